@@ -1,0 +1,382 @@
+"""Frozen settings that refuse strangers, and recipes: TOML files that fill them.
+
+A recipe is one job: `kind = "tune"` or `kind = "pretrain"` and the tables below. Any field can be
+overridden with `--set table.field=value`, the value written as in TOML.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dialoop.errors import ConfigError, echo, nearest
+
+
+class Settings(BaseModel):
+    """Immutable; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+MaskKind = Literal["assistant", "last", "all"]
+DataFormat = Literal[
+    "openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"
+]
+CleanStep = Literal["unicode", "html", "roles", "turns", "language", "quality", "pii", "exact", "near"]
+
+
+class CleanSettings(Settings):
+    """Which cleaning steps run, and their bounds."""
+
+    steps: tuple[CleanStep, ...] = ("unicode", "html", "roles", "turns", "language", "quality", "exact", "near")
+    """In this order, whatever the order given. `pii` is on by choice."""
+    max_turn_chars: int = Field(8000, gt=0)
+    """A longer turn rejects its conversation."""
+    max_turns: int = Field(200, gt=0)
+    """A conversation with more turns is rejected."""
+    languages: tuple[str, ...] = ()
+    """Keep these languages only (`en`, `zh`, `other`); empty keeps all."""
+    drop_flags: tuple[str, ...] = ()
+    """Quality flags that remove a row, such as `repetition`; the others only mark it."""
+    near_threshold: float = Field(0.85, gt=0, le=1)
+    """Estimated Jaccard similarity from which two conversations are near-duplicates."""
+    near_permutations: int = Field(128, ge=16)
+    """MinHash permutations (Broder 1997)."""
+    max_reject_share: float = Field(0.05, ge=0, le=1)
+    """A run that rejects a larger share exits non-zero after writing what was good."""
+
+
+class SplitSettings(Settings):
+    """A deterministic split by conversation group, so that near-twins never straddle it."""
+
+    group_by: tuple[str, ...] = ("scenario", "template", "customer")
+    """The first of these metadata keys that all rows have names the group; else the content does."""
+    valid: float = Field(0.05, ge=0, lt=1)
+    """Share of validation rows."""
+    test: float = Field(0.1, ge=0, lt=1)
+    """Share of test rows."""
+    seed: int = 0
+    """Changes which groups fall where."""
+
+
+class DataSettings(Settings):
+    """Where dialogues come from and what happens to them before training."""
+
+    sources: tuple[str, ...] = Field(min_length=1)
+    """`sample:en`, `sample:zh` or `file:PATH`; `${DIALOOP_DATA}` and other variables are expanded."""
+    test_sources: tuple[str, ...] = ()
+    """A given test split; then none is cut from `sources`."""
+    format: DataFormat | None = None
+    """The format of the files; None detects it."""
+    columns: dict[str, str] = {}
+    """For tables: our field (`user`, `assistant`, `system`, `conversation`, `role`, `content`) = column."""
+    clean: CleanSettings = CleanSettings()
+    """Cleaning."""
+    split: SplitSettings = SplitSettings()
+    """Splitting."""
+    limit: int | None = Field(None, gt=0)
+    """Read at most this many conversations of each source."""
+
+
+class LoraMethod(Settings):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), written as a PEFT directory."""
+
+    kind: Literal["lora"] = "lora"
+    """Names the method."""
+    rank: int = Field(16, ge=1)
+    """Rank of the update."""
+    alpha: float = Field(32.0, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapter's input."""
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter."""
+
+
+class FullMethod(Settings):
+    """Every weight is trained; fp32 master weights."""
+
+    kind: Literal["full"] = "full"
+    """Names the method."""
+
+
+MethodSettings = Annotated[LoraMethod | FullMethod, Field(discriminator="kind")]
+
+
+class OptimSettings(Settings):
+    """AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with warm-up and decay."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak learning rate."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay after the warm-up."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the updates that warm up linearly."""
+    final: float = Field(0.1, ge=0, le=1)
+    """Share of the peak rate that the decay ends at."""
+    weight_decay: float = Field(0.01, ge=0)
+    """Decoupled weight decay, on matrices only."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay rates of the moments."""
+    clip: float = Field(1.0, gt=0)
+    """The gradient norm is clipped to this."""
+
+
+class TrainSettings(Settings):
+    """The loop."""
+
+    epochs: float = Field(3.0, gt=0)
+    """Passes over the training rows."""
+    batch_tokens: int = Field(4096, ge=64)
+    """Tokens of one forward pass; rows are packed into it without padding."""
+    accumulate: int = Field(1, ge=1)
+    """Forward passes of one update; the loss is the mean over all their supervised tokens."""
+    max_length: int = Field(1024, ge=16)
+    """Longer rows lose their oldest turns; counted and shown."""
+    mask: MaskKind = "assistant"
+    """Which tokens are learnt: every assistant turn, the last one, or all."""
+    eval_every: int = Field(0, ge=0)
+    """Updates between validations; 0 = once an epoch."""
+    patience: int = Field(3, ge=0)
+    """Stop after this many validations without a better loss; 0 = never."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Updates between checkpoints."""
+    seed: int = 0
+    """Order of the rows, and the initial adapter weights."""
+
+
+class EvalSettings(Settings):
+    """How the model is judged before and after."""
+
+    max_cases: int = Field(200, ge=1)
+    """Test turns that are answered, evenly over the languages; all are used for perplexity."""
+    max_tokens: int = Field(96, ge=1)
+    """Longest answer."""
+    batch_size: int = Field(32, ge=1)
+    """Answers generated side by side."""
+    resamples: int = Field(2000, ge=100)
+    """Paired bootstrap resamples (Koehn 2004)."""
+    seed: int = 0
+    """Of the bootstrap and of the choice of cases."""
+
+
+class TuneRecipe(Settings):
+    """Fine-tune a base model on dialogues and compare it with what it was."""
+
+    kind: Literal["tune"] = "tune"
+    """Names the job."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """The new model's name; each run registers the next version."""
+    base: str = "dialoop-base"
+    """A registered model, or the path of a Hugging Face directory."""
+    data: DataSettings
+    """Dialogues."""
+    method: MethodSettings = LoraMethod()
+    """What is trained."""
+    optim: OptimSettings = OptimSettings()
+    """How it is trained."""
+    train: TrainSettings = TrainSettings()
+    """For how long."""
+    eval: EvalSettings = EvalSettings()
+    """How it is judged."""
+
+
+class TokenizerSettings(Settings):
+    """Byte-level BPE with Qwen2's pre-tokenizer expression."""
+
+    vocab_size: int = Field(10240, ge=300)
+    """Entries, special tokens included."""
+    sample_bytes: int = Field(40_000_000, ge=1000)
+    """Bytes of text that the merges are learnt from, the same share of every source."""
+    sources: tuple[str, ...] = ()
+    """Keys of `[sources]` to learn from; empty takes all."""
+
+
+class ArchitectureSettings(Settings):
+    """A Qwen3 or Llama decoder."""
+
+    family: Literal["llama", "qwen3"] = "qwen3"
+    """Architecture of the Hugging Face configuration."""
+    hidden: int = Field(384, multiple_of=64)
+    """Width."""
+    layers: int = Field(6, ge=1)
+    """Blocks."""
+    heads: int = Field(6, ge=1)
+    """Query heads; head size is 64."""
+    kv_heads: int = Field(2, ge=1)
+    """Key and value heads."""
+    mlp: int = Field(1024, ge=1)
+    """Width of the gated feed-forward."""
+    context: int = Field(2048, ge=128)
+    """Positions."""
+    rope_theta: float = Field(10000.0, gt=0)
+    """Base of the rotary angles."""
+
+
+class TextSource(Settings):
+    """One source of pre-training text or conversations."""
+
+    path: str
+    """A JSONL file, gzipped or not; variables such as `${DIALOOP_DATA}` are expanded."""
+    as_: Literal["text", "chat", "parallel"] = Field("text", alias="as")
+    """`text`: rows with a `text`; `chat`: rows with `messages`; `parallel`: rows with `en` and `zh`."""
+    language: Literal["en", "zh", "mixed"] = "mixed"
+    """For the report by language."""
+    repeat: float = Field(1.0, gt=0)
+    """How often the source is seen in one pass."""
+    licences: tuple[str, ...] = ()
+    """Keep rows with these `licence` values only; empty keeps all."""
+
+
+class Stage(Settings):
+    """A stretch of pre-training at one sequence length and mix of sources."""
+
+    name: str
+    """Shown in the log."""
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Keys of `[sources]`."""
+    tokens: int = Field(gt=0)
+    """Tokens trained in this stage."""
+    length: int = Field(512, ge=32)
+    """Sequence length."""
+    batch_tokens: int = Field(16384, ge=32)
+    """Tokens of one update."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Rate at the start of the stage; the first stage warms up to it."""
+    final: float = Field(0.1, ge=0, le=1)
+    """Share of `learning_rate` that the stage ends at, linearly."""
+    mask: Literal["all", "assistant"] = "all"
+    """Which tokens of conversations are learnt."""
+
+
+class PretrainRecipe(Settings):
+    """Train a tokenizer and a decoder from plain text, then from conversations."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    """Names the job."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    """The new model's name."""
+    sources: dict[str, TextSource]
+    """Named sources."""
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    """Vocabulary."""
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    """Shape."""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    """In order."""
+    micro_batch: int = Field(4096, ge=32)
+    """Tokens of one forward pass."""
+    compile: bool = False
+    """Fuse with torch.compile; wants a C++ compiler."""
+    checkpoint_every: int = Field(20, ge=1)
+    """Updates between checkpoints."""
+    held_out: float = Field(0.005, gt=0, lt=1)
+    """Share of the documents of every source that is never trained on."""
+    seed: int = 0
+    """Of initial weights and order."""
+
+
+Recipe = Annotated[TuneRecipe | PretrainRecipe, Field(discriminator="kind")]
+S = TypeVar("S", bound=Settings)
+
+
+def load_recipe(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
+    """The recipe in a TOML file with `a.b=c` overrides applied. Raises ConfigError naming the key."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such recipe: give the path of a TOML file, or a shipped recipe's name")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}: a recipe is UTF-8 text such as `name = \"shop\"`") from error
+    for override in overrides:
+        apply_override(table, override)
+    return validate(kind, table, str(path))
+
+
+def apply_override(table: dict[str, Any], override: str) -> None:
+    """Set one dotted key of `table`; the value is TOML, and plain words need no quotes."""
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {echo(override)}: expected a.b=value, such as --set train.epochs=2")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        child = table.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {key}: {parent!r} is {echo(child)}, not a table")
+        table = child
+    table[last] = _toml_value(text.strip())
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def validate(kind: type[S], table: Mapping[str, Any], where: str) -> S:
+    """`table` as settings of `kind`. Raises ConfigError with the key, what came and what is right."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        lines = [_describe(kind, dict(problem)) for problem in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
+
+
+def _describe(kind: type[Settings], problem: Mapping[str, Any]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    dotted = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {dotted!r}{nearest(path[-1], _fields(kind, problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"key {dotted!r} is missing: add it"
+    return f"{dotted} = {echo(problem['input'])}: {problem['msg']}"
+
+
+def _fields(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """Names of the fields of the settings that lie at `path` inside `kind`, tags of unions skipped."""
+    if not path:
+        return [field.alias or name for name, field in kind.model_fields.items()]
+    head, rest = path[0], path[1:]
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            if head in (name, field.alias):
+                return _fields(_settings_in(field.annotation, rest), _without_tag(field.annotation, rest))
+    return []
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [member for argument in get_args(annotation) for member in _members(argument)]
+
+
+def _settings_in(annotation: Any, path: Sequence[str | int]) -> type[BaseModel]:
+    members = _members(annotation)
+    tagged = [m for m in members if path and m.model_fields.get("kind") and m.model_fields["kind"].default == path[0]]
+    return (tagged or members or [Settings])[0]
+
+
+def _without_tag(annotation: Any, path: Sequence[str | int]) -> Sequence[str | int]:
+    """`path` without the tag, index or key that pydantic puts before the fields of a nested model."""
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return path if is_model else path[1:]
+
+
+def expand(path: str) -> Path:
+    """`path` with `~` and variables expanded. Raises ConfigError naming a variable that is not set."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    if "${" in expanded:
+        variable = expanded.split("${", 1)[1].split("}", 1)[0]
+        raise ConfigError(f"{path}: the variable {variable} is not set: export {variable}=/the/folder first")
+    return Path(expanded)
+
+
+def default_home() -> Path:
+    """Where the store lies unless `--home` or `DIALOOP_HOME` says otherwise."""
+    return Path(os.environ.get("DIALOOP_HOME") or Path.home() / ".local" / "share" / "dialoop")

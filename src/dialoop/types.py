@@ -1,0 +1,212 @@
+"""The values that travel between the rooms, and the protocols of engines.
+
+A `Conversation` is at once a training example, a request body, a log row and an evaluation item.
+Everything here is frozen, compares by content and imports the standard library alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+Language = Literal["en", "zh", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that an assistant turn makes; `arguments` is JSON text, as on OpenAI's wire."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is a JSON Schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. Text parts of a content list are joined with newlines when read.
+
+    weight: OpenAI's per-message training weight (0 = context only); None = the mask's default.
+    """
+
+    role: Role
+    content: str = ""
+    name: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    weight: float | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """A dialogue, the tools that were on offer in it, and what is known about it.
+
+    metadata: free keys; dialoop itself reads `id`, `language`, `intent`, `scenario`, `template`,
+    `customer` and `source`.
+    """
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def history(self) -> Conversation:
+        """The conversation before its last assistant turn: what a model is asked to answer."""
+        last = self.answer_index
+        return self if last is None else replace(self, messages=self.messages[:last])
+
+    @property
+    def answer(self) -> str:
+        """The text of the last assistant turn, or "" where the conversation has none."""
+        last = self.answer_index
+        return "" if last is None else self.messages[last].content
+
+    @property
+    def answer_index(self) -> int | None:
+        """The position of the last assistant turn."""
+        for i in range(len(self.messages) - 1, -1, -1):
+            if self.messages[i].role == "assistant":
+                return i
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One history and two answers, the first preferred."""
+
+    history: Conversation
+    chosen: Message
+    rejected: Message
+
+    @property
+    def conversation(self) -> Conversation:
+        """The history with the chosen answer: the supervised example inside a preference."""
+        return replace(self.history, messages=(*self.history.messages, self.chosen))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Where a model lies: a Hugging Face directory and, on top of it, perhaps a PEFT directory."""
+
+    name: str
+    base: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Plain text to pre-train on."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn (OpenAI's names; temperature 0 = argmax).
+
+    top_p: nucleus of Holtzman et al. 2020, arXiv:1904.09751.  max_tokens: None = to the end of the context.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """P(answer | history): the model's name, the history, and how to draw from it."""
+
+    model: str
+    conversation: Conversation
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request; completion tokens are summed over its `n` answers."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage."""
+
+    index: int = 0
+    text: str = ""
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens."""
+
+    name: str
+    created: int
+    context: int
+    owner: str = "dialoop"
+
+
+@runtime_checkable
+class Chat(Protocol):
+    """Answers a history. Errors about the request are raised before the first delta."""
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[Delta]: ...
+
+
+@runtime_checkable
+class Catalogue(Protocol):
+    """Knows the models that it serves."""
+
+    def models(self) -> tuple[Served, ...]: ...
+
+
+@runtime_checkable
+class Engine(Chat, Catalogue, Protocol):
+    """What the HTTP server and the terminal chat need; `aclose` frees threads and memory."""
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer: the fold of its deltas."""
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+
+
+async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
+    """The whole answers, by index, of a stream of deltas."""
+    texts: dict[int, list[str]] = {}
+    reasons: dict[int, FinishReason] = {}
+    usage = Usage()
+    async for delta in deltas:
+        texts.setdefault(delta.index, []).append(delta.text)
+        if delta.finish_reason is not None:
+            reasons[delta.index] = delta.finish_reason
+        usage = delta.usage or usage
+    return tuple(Answer("".join(texts[i]), reasons[i], usage) for i in sorted(texts))
