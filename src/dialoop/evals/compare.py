@@ -1,0 +1,185 @@
+"""Is after better than before? Paired bootstrap (Koehn 2004, W04-3250) and a verdict in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+
+from dialoop.errors import EvalError
+from dialoop.evals.messages import ReportLanguage, named, say
+from dialoop.evals.metrics import Metric, Stats
+
+Verdict = Literal["better", "worse", "higher", "lower", "same", "unclear"]
+CONFIDENCE = 0.95
+POWER = 0.8
+MOST_MORE = 100_000
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric before and after on the same cases.
+
+    delta: after - before, with its `confidence` interval [low, high]; NaN where there is one group.
+    p: two-sided, twice the share of resamples on the other side of zero.
+    groups: units that were resampled; equal to `cases` where every case stands alone.
+    more: cases to add for the interval to miss zero with power 0.8; None where it does already, or
+    where no affordable number would do.
+    """
+
+    metric: str
+    before: float
+    after: float
+    delta: float
+    low: float
+    high: float
+    p: float
+    cases: int
+    groups: int
+    signature: str
+    verdict: Verdict
+    more: int | None = None
+    digits: int = 1
+
+    def words(self, language: ReportLanguage = "en") -> str:
+        """The verdict as a sentence: `better: BLEU +3.1 [1.9, 4.4]`."""
+        if self.verdict != "unclear":
+            return say(self.verdict, language, what=self.change(language), cases=self.cases)
+        values = {"cases": self.cases, "more": self.more, "groups": self.groups}
+        if math.isnan(self.low):
+            return say("unclear_few", language, **values)
+        return say("unclear" if self.more else "unclear_close", language, **values)
+
+    def change(self, language: ReportLanguage = "en") -> str:
+        """`BLEU +3.1 [1.9, 4.4]`."""
+        return f"{named(self.metric, language)} {self.signed(self.delta)} {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """`[1.9, 4.4]`, or a dash where there is none."""
+        return "–" if math.isnan(self.low) else f"[{self.number(self.low)}, {self.number(self.high)}]"
+
+    def number(self, value: float) -> str:
+        """`value` with the metric's digits and a true minus sign."""
+        return "–" if math.isnan(value) else f"{value:.{self.digits}f}".replace("-", "−")
+
+    def signed(self, value: float) -> str:
+        """`value` with the metric's digits and its sign."""
+        return "–" if math.isnan(value) else f"{value:+.{self.digits}f}".replace("-", "−")
+
+
+def compare(
+    metric: Metric,
+    before: Stats,
+    after: Stats,
+    *,
+    groups: Sequence[Hashable] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Compare (N, k) statistics of the same N cases; `groups` (N) names what is resampled as a whole.
+
+    Raises EvalError for statistics of other shapes or of no case.
+    """
+    _same_cases(before, after, groups)
+    units_before, units_after = _by_group(before, groups), _by_group(after, groups)
+    first, second = metric.aggregate(before.sum(0)), metric.aggregate(after.sum(0))
+    deltas = resampled_deltas(metric, units_before, units_after, resamples=resamples, seed=seed)
+    low, high = interval(deltas, len(units_before))
+    delta = second - first
+    unchanged = bool(np.array_equal(before, after))
+    verdict: Verdict = "same" if unchanged else _verdict(low, high, metric.higher_is_better)
+    return Comparison(
+        metric.name, first, second, delta, low, high, p_value(deltas), len(before), len(units_before),
+        f"{metric.signature}|bs:{resamples}|rs:{seed}|unit:{'case' if groups is None else 'group'}",
+        verdict, _more(len(before), delta, low, high) if verdict == "unclear" else None, metric.digits,
+    )  # fmt: skip
+
+
+def _same_cases(before: Stats, after: Stats, groups: Sequence[Hashable] | None) -> None:
+    if before.shape != after.shape or before.ndim != 2 or not len(before):
+        raise EvalError(
+            f"statistics of shapes {before.shape} and {after.shape} came: give (cases, k) of the same cases, "
+            f"at least one"
+        )
+    if groups is not None and len(groups) != len(before):
+        raise EvalError(f"{len(groups)} groups came for {len(before)} cases: name the group of every case")
+
+
+def _by_group(stats: Stats, groups: Sequence[Hashable] | None) -> Stats:
+    """Sums of the statistics of each group, in order of first appearance."""
+    if groups is None:
+        return stats
+    positions = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    sums = np.zeros((len(positions), stats.shape[1]))
+    np.add.at(sums, [positions[group] for group in groups], stats)
+    return sums
+
+
+def resampled_deltas(metric: Metric, before: Stats, after: Stats, *, resamples: int, seed: int) -> Stats:
+    """(resamples,) differences of the metric on resampled units, the same units for both sides."""
+    generator = np.random.default_rng(seed)
+    units = len(before)
+    step = max(1, _CHUNK // units)
+    pieces = []
+    for start in range(0, resamples, step):
+        rows = min(step, resamples - start)
+        drawn = generator.choice(units, size=(rows, units), replace=True)
+        flat = drawn + units * np.arange(rows)[:, None]
+        counts = np.bincount(flat.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+        pieces.append(metric.scores(counts @ after) - metric.scores(counts @ before))
+    return np.concatenate(pieces)
+
+
+def interval(deltas: Stats, units: int) -> tuple[float, float]:
+    """The percentile interval, widened for few units (Hesterberg 2015, arXiv:1411.5279, section 5.3)."""
+    finite = deltas[np.isfinite(deltas)]
+    if units < 2 or not len(finite):
+        return math.nan, math.nan
+    normal = NormalDist()
+    wide = math.sqrt(units / (units - 1)) * _student(normal.inv_cdf((1 + CONFIDENCE) / 2), units - 1)
+    tail = 1 - normal.cdf(wide)
+    low, high = np.quantile(finite, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _student(z: float, freedom: int) -> float:
+    """Student's t quantile from the normal one (Abramowitz and Stegun 26.7.5)."""
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def p_value(deltas: Stats) -> float:
+    """Two-sided achieved significance: twice the smaller share of resamples at or beyond zero, one added."""
+    finite = deltas[np.isfinite(deltas)]
+    beyond = min(int((finite <= 0).sum()), int((finite >= 0).sum()))
+    return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
+
+
+def _verdict(low: float, high: float, higher_is_better: bool | None) -> Verdict:
+    """By the interval: a bound at zero decides nothing."""
+    if not (low > 0 or high < 0):
+        return "unclear"
+    if higher_is_better is None:
+        return "higher" if low > 0 else "lower"
+    return "better" if (low > 0) == higher_is_better else "worse"
+
+
+def _more(cases: int, delta: float, low: float, high: float) -> int | None:
+    """Cases to add, by the width's fall with the square root of their number; two significant digits."""
+    if not all(map(math.isfinite, (delta, low, high))) or delta == 0:
+        return None
+    normal = NormalDist()
+    z = normal.inv_cdf((1 + CONFIDENCE) / 2)
+    needed = cases * ((z + normal.inv_cdf(POWER)) / z * (high - low) / 2 / abs(delta)) ** 2 - cases
+    more = max(1, math.ceil(needed))
+    scale = 10 ** max(0, len(str(more)) - 2)
+    more = math.ceil(more / scale) * scale
+    return more if more <= MOST_MORE else None

@@ -1,0 +1,186 @@
+"""`report.html`: one self-contained page in English and Chinese, no script, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from dialoop.evals.compare import Comparison
+from dialoop.evals.difference import marked
+from dialoop.evals.headline import against_nearest, findings, overall
+from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.plot import Line, interval_bar, line_chart, series
+from dialoop.evals.report import Identity, Report, SideBySide, Slice
+
+SHOWN_SLICES = 14
+
+
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    title: str
+    svg: Markup
+    legend: tuple[tuple[str, str], ...] = ()
+
+
+def page(report: Report, language: ReportLanguage = "en") -> str:
+    """The page; `language` is what it shows first. What came from outside is escaped."""
+    folder = files("dialoop") / "assets" / "report"
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
+    style = Markup((folder / "report.css").read_text(encoding="utf-8"))
+    return template.render(
+        report=report, language=language, style=style, **_values(report, language), **_HELPERS
+    )
+
+
+def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
+    """What the template shows of this report."""
+    shown = report.slices[:SHOWN_SLICES]
+    scales = {code: _scale([row.change for row in report.of(code)]) for code in report.languages}
+    return {
+        "title": " · ".join(filter(None, (say("title", language), report.identity.model))),
+        "overall": lambda code: overall(report, code),
+        "against_nearest": lambda code: against_nearest(report, code),
+        "findings": lambda code: findings(report, code),
+        "scales": {**scales, "slices": _scale([s.change for s in shown])},
+        "signatures": signatures(report),
+        "slices": shown,
+        "slices_how": _both(lambda code: slices_how(report, code)),
+        "more_slices": len(report.slices) - len(shown),
+        "examples": (("gains", "no_gains", report.gains), ("losses", "no_losses", report.losses)),
+        "charts": _charts(report),
+        "identity": identity_lines(report.identity),
+    }
+
+
+def _both(message: Callable[[ReportLanguage], str]) -> Markup:
+    """A message in both languages, of which the style sheet shows one."""
+    spans = (
+        Markup('<span lang="{}" class="{}">{}</span>').format(code, code, message(code))
+        for code in REPORT_LANGUAGES
+    )
+    return Markup("").join(spans)
+
+
+def _same_or_both(message: Callable[[ReportLanguage], str]) -> Markup:
+    texts = {message(code) for code in REPORT_LANGUAGES}
+    return escape(texts.pop()) if len(texts) == 1 else _both(message)
+
+
+def _verdict(change: Comparison) -> Markup:
+    """One word where the interval decided, the whole sentence where it did not."""
+    if change.verdict in ("unclear", "same"):
+        return _both(change.words)
+    return _both(lambda code: say(f"short_{change.verdict}", code))
+
+
+def _scale(changes: list[Comparison]) -> tuple[float, float]:
+    """The ends of the interval pictures of a table, zero included: metrics from 0 to 100 share them."""
+    ends = [end for c in changes if c.digits == 1 for end in (c.low, c.high) if math.isfinite(end)]
+    return min([0.0, *ends]), max([0.0, *ends])
+
+
+def _bar(change: Comparison, scale: tuple[float, float]) -> Markup:
+    if change.digits != 1:
+        return Markup("")
+    return interval_bar(change.low, change.delta, change.high, scale, change.verdict)
+
+
+def p_text(change: Comparison) -> str:
+    """`0.012`, or `<0.001`."""
+    return "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
+
+
+def points(gain: float) -> str:
+    """A gain with its sign."""
+    return f"{gain:+.1f}".replace("-", "−")
+
+
+def _answers(side: SideBySide) -> list[tuple[str, str]]:
+    given = [("before", side.before), ("after", side.after)]
+    return given if side.nearest is None else [*given, ("nearest", side.nearest)]
+
+
+def _highlight(answer: str, reference: str) -> Markup:
+    if not answer.strip():
+        return Markup('<span class="quiet">{}</span>').format(_both(lambda code: say("empty_answer", code)))
+    runs = (
+        Markup("<mark>{}</mark>").format(text) if hit else escape(text)
+        for text, hit in marked(answer, reference)
+    )
+    return Markup("").join(runs)
+
+
+def slice_name(part: Slice, language: ReportLanguage) -> str:
+    """`intent: refund`."""
+    value = language_name(part.value, language) if part.key == "language" else part.value
+    colon = ": " if language == "en" else "："
+    return say(f"key_{part.key}", language) + colon + value
+
+
+def slices_how(report: Report, language: ReportLanguage) -> str:
+    """What the slices are of."""
+    keys = dict.fromkeys(part.key for part in report.slices)
+    joint = ", " if language == "en" else "、"
+    return say(
+        "slices_how", language, metric="ROUGE-L", keys=joint.join(say(f"key_{key}", language) for key in keys)
+    )
+
+
+def signatures(report: Report) -> list[tuple[str, str]]:
+    """Each metric's signature once, the languages named where they differ."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in report.rows:
+        found.setdefault((row.change.metric, row.change.signature), []).append(row.language)
+    return [(f"{metric} ({', '.join(codes)})", signature) for (metric, signature), codes in found.items()]
+
+
+def identity_lines(identity: Identity) -> list[tuple[str, str]]:
+    """(key, text) of every field; `more` spread out."""
+    lines: list[tuple[str, str]] = []
+    for field in fields(identity):
+        value = getattr(identity, field.name)
+        if field.name == "more":
+            lines.extend((key, str(text)) for key, text in value.items())
+        elif isinstance(value, str):
+            lines.append((field.name, value))
+        else:
+            lines.append((field.name, ", ".join(f"{key} {text}" for key, text in value.items())))
+    return lines
+
+
+def _charts(report: Report) -> list[_Chart]:
+    rows = report.curves
+    train, valid = series(rows, "loss"), series(rows, "valid_loss")
+    legend = tuple(
+        pair for pair, points_ in ((("", "train_loss"), train), (("second", "valid_loss"), valid)) if points_
+    )
+    losses = _Chart("loss", line_chart([Line("", train), Line("second", valid)], "loss"), legend)
+    others = [
+        _Chart(title, line_chart([Line("", series(rows, key))], title))
+        for title, key in (("learning_rate", "learning_rate"), ("grad_norm", "grad_norm"))
+    ]
+    return [chart for chart in (losses, *others) if chart.svg]
+
+
+_HELPERS: dict[str, Callable[..., Any]] = {
+    "t": lambda key, **values: _same_or_both(lambda code: say(key, code, **values)),
+    "both": _both,
+    "name": lambda name: _same_or_both(lambda code: named(name, code)),
+    "language_name": lambda name: _same_or_both(lambda code: language_name(name, code)),
+    "slice_name": lambda part: _same_or_both(lambda code: slice_name(part, code)),
+    "verdict": _verdict,
+    "bar": _bar,
+    "p": p_text,
+    "points": points,
+    "answers": _answers,
+    "highlight": _highlight,
+}

@@ -1,0 +1,172 @@
+"""What reports say, by key, in English and Chinese."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Literal
+
+ReportLanguage = Literal["en", "zh"]
+REPORT_LANGUAGES: tuple[ReportLanguage, ...] = ("en", "zh")
+
+MESSAGES = MappingProxyType(
+    {
+        "better": ("better: {what}", "更好：{what}"),
+        "worse": ("worse: {what}", "更差：{what}"),
+        "higher": ("higher: {what}", "升高：{what}"),
+        "lower": ("lower: {what}", "降低：{what}"),
+        "same": ("no difference in any of the {cases} cases", "{cases} 个样例全无差别"),
+        "unclear": (
+            "cannot tell with {cases} cases (about {more} more needed)",
+            "仅凭 {cases} 个样例无法判断（约需再加 {more} 个）",
+        ),
+        "unclear_close": (
+            "cannot tell with {cases} cases (too close to call)",
+            "仅凭 {cases} 个样例无法判断（差距太小）",
+        ),
+        "unclear_few": (
+            "cannot tell with {cases} cases in {groups} group(s): add cases of other scenarios",
+            "仅凭 {groups} 组共 {cases} 个样例无法判断：请加入其他场景的样例",
+        ),
+        "short_better": ("better", "更好"),
+        "short_worse": ("worse", "更差"),
+        "short_higher": ("higher", "升高"),
+        "short_lower": ("lower", "降低"),
+        "short_same": ("no difference", "无差别"),
+        "short_unclear": ("cannot tell", "无法判断"),
+        "lang_en": ("English", "英文"),
+        "lang_zh": ("Chinese", "中文"),
+        "lang_all": ("All languages", "全部语言"),
+        "lang_other": ("Other languages", "其他语言"),
+        "perplexity": ("perplexity", "困惑度"),
+        "exact match": ("exact match", "完全匹配"),
+        "length ratio": ("length ratio", "长度比"),
+        "title": ("Before and after", "训练前后对比"),
+        "head_better": ("The tuned model is better.", "微调后的模型更好。"),
+        "head_worse": ("The tuned model is worse.", "微调后的模型更差。"),
+        "head_mixed": ("The tuned model is better in part.", "微调后的模型在部分指标上更好。"),
+        "head_trade": (
+            "The tuned model is better in part and worse in part.",
+            "微调后的模型有好有坏。",
+        ),
+        "head_unclear": (
+            "Whether the tuned model is better cannot be told.",
+            "无法判断微调后的模型是否更好。",
+        ),
+        "head_same": ("The tuned model answers as before.", "微调后的模型与之前没有差别。"),
+        "nearest_beaten": (
+            "It beats the nearest-neighbour baseline "
+            "(the answer of the most similar training history): {where}.",
+            "它优于最近邻基线（直接给出最相似训练对话的回答）：{where}。",
+        ),
+        "nearest_lost": (
+            "It does not beat the nearest-neighbour baseline "
+            "(the answer of the most similar training history): {where}.",
+            "它没有胜过最近邻基线（直接给出最相似训练对话的回答）：{where}。",
+        ),
+        "nearest_unclear": (
+            "It is not shown to beat the nearest-neighbour baseline "
+            "(the answer of the most similar training history): {where}.",
+            "尚不能证明它胜过最近邻基线（直接给出最相似训练对话的回答）：{where}。",
+        ),
+        "against": (
+            "{where} {metric} {after} against {nearest}",
+            "{where} {metric} {after} 对 {nearest}",
+        ),
+        "nearest_missing": (
+            "No nearest-neighbour baseline was computed.",
+            "未计算最近邻基线。",
+        ),
+        "counts": (
+            "{cases} answered turns in {groups} groups; {scored} turns scored for perplexity; "
+            "{skipped} skipped.",
+            "共 {groups} 组、{cases} 个已回答轮次；{scored} 个轮次用于困惑度；跳过 {skipped} 个。",
+        ),
+        "metrics": ("Metrics", "指标"),
+        "metric": ("metric", "指标"),
+        "before": ("before", "训练前"),
+        "after": ("after", "训练后"),
+        "nearest": ("nearest neighbour", "最近邻"),
+        "delta": ("change", "变化"),
+        "interval": ("95 % interval", "95% 区间"),
+        "p": ("p", "p"),
+        "n": ("cases", "样例数"),
+        "verdict": ("verdict", "结论"),
+        "how": (
+            "Paired bootstrap (Koehn 2004), {resamples} resamples, seed {seed}. Cases of one group "
+            "(scenario) depend on each other, so whole groups are resampled ({groups} groups). "
+            "Intervals of the change hold 95 %; p is two-sided. "
+            "BLEU and chrF are never taken over mixed languages.",
+            "配对自助法（Koehn 2004），重采样 {resamples} 次，种子 {seed}。同一组（场景）的样例彼此相关，"
+            "因此按组整体重采样（{groups} 组）。变化量的区间为 95%；p 为双侧。BLEU 与 chrF 从不跨语言合并。",
+        ),
+        "signatures": ("Metric signatures", "指标签名"),
+        "slices": ("Slices, worst first", "分项对比（最差在前）"),
+        "slices_how": (
+            "{metric} by {keys}. With many slices some intervals miss zero by chance; "
+            "they are not corrected.",
+            "按{keys}分项的 {metric}。分项较多时，个别区间可能偶然不含零；此处未作校正。",
+        ),
+        "slices_more": (
+            "{more} more slices are in report.json.",
+            "其余 {more} 个分项见 report.json。",
+        ),
+        "slice": ("slice", "分项"),
+        "key_language": ("language", "语言"),
+        "key_intent": ("intent", "意图"),
+        "key_turn": ("turn", "轮次"),
+        "curves": ("Training curves", "训练曲线"),
+        "loss": ("loss by update", "损失（按更新步）"),
+        "train_loss": ("training", "训练"),
+        "valid_loss": ("validation", "验证"),
+        "learning_rate": ("learning rate", "学习率"),
+        "grad_norm": ("gradient norm", "梯度范数"),
+        "update": ("update", "更新步"),
+        "no_curves": ("No training rows were given.", "没有训练记录。"),
+        "examples": ("Side by side", "逐例对照"),
+        "examples_how": (
+            "Chosen by change in {metric}. Marked words also stand in the reference, in the same order.",
+            "按 {metric} 的变化挑选。标记的词也按相同顺序出现在参考回答中。",
+        ),
+        "gains": ("Largest gains", "进步最大"),
+        "losses": ("Largest losses", "退步最大"),
+        "no_losses": ("No answer got worse.", "没有变差的回答。"),
+        "no_gains": ("No answer got better.", "没有变好的回答。"),
+        "reference": ("reference", "参考回答"),
+        "empty_answer": ("(empty answer)", "（空回答）"),
+        "identity": ("How it was made", "来源与设置"),
+        "role_user": ("user", "用户"),
+        "role_assistant": ("assistant", "助手"),
+        "role_system": ("system", "系统"),
+        "role_developer": ("developer", "开发者"),
+        "role_tool": ("tool", "工具"),
+        "base": ("base model", "基础模型"),
+        "model": ("tuned model", "微调模型"),
+        "method": ("method", "方法"),
+        "dataset_hash": ("data set hash", "数据集哈希"),
+        "split_rule": ("split", "划分规则"),
+        "seeds": ("seeds", "随机种子"),
+        "decoding": ("decoding", "解码参数"),
+        "versions": ("versions", "版本"),
+        "hardware": ("hardware", "硬件"),
+        "command": ("command", "命令"),
+        "leak_check": ("leak check", "泄漏检查"),
+        "created": ("made at", "生成时间"),
+        "not_given": ("not given", "未提供"),
+    }
+)
+
+
+def say(key: str, language: ReportLanguage, **values: object) -> str:
+    """The message of `key`, filled in."""
+    return MESSAGES[key][REPORT_LANGUAGES.index(language)].format(**values)
+
+
+def named(name: str, language: ReportLanguage) -> str:
+    """The name of a metric or slice key as a reader knows it; unknown names stay as they are."""
+    text = MESSAGES.get(name, (name, name))[REPORT_LANGUAGES.index(language)]
+    return name if "{" in text else text
+
+
+def language_name(code: str, language: ReportLanguage) -> str:
+    """`en` as "English" or "英文"."""
+    return named(f"lang_{code}", language) if f"lang_{code}" in MESSAGES else code

@@ -1,0 +1,202 @@
+"""Metrics of answers as sufficient statistics per case, so that a bootstrap resamples sums of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from dialoop.errors import EvalError, echo
+from dialoop.evals.words import TOKENIZER_NAME, WordTokenizer, normalised, words
+
+Stats = NDArray[np.float64]
+RougeKind = Literal["rouge1", "rouge2", "rougeL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number over a set of cases.
+
+    cases: (predictions, references) -> (N, k) statistics; where reads = "likelihood", of
+    (log-likelihoods, tokens).
+    scores: (..., k) summed statistics -> (...) values, so that one call scores all resamples.
+    higher_is_better: None where neither direction is (lengths, diversity).
+    mixes_languages: whether one value over English and Chinese cases means anything.
+    """
+
+    name: str
+    cases: Callable[[Sequence[Any], Sequence[Any]], Stats]
+    scores: Callable[[Stats], Stats]
+    signature: str
+    higher_is_better: bool | None = True
+    mixes_languages: bool = True
+    digits: int = 1
+    reads: Literal["text", "likelihood"] = "text"
+
+    def aggregate(self, total: Stats) -> float:
+        """The value for one (k,) sum of statistics; NaN where it is undefined."""
+        return float(self.scores(np.asarray(total, dtype=np.float64)))
+
+    def value(self, first: Sequence[Any], second: Sequence[Any]) -> float:
+        """The value over all cases. Raises EvalError for sequences of unequal or no length."""
+        return self.aggregate(self.cases(first, second).sum(0))
+
+
+def same_length(first: Sequence[Any], second: Sequence[Any]) -> None:
+    """Raises EvalError unless there is one of each for every case, and a case at all."""
+    if len(first) != len(second) or not first:
+        raise EvalError(
+            f"{len(first)} predictions came for {len(second)} references: "
+            f"give one of each for every case, and at least one case"
+        )
+
+
+def bleu(language: str) -> Metric:
+    """Corpus BLEU, 0-100 (Papineni et al. 2002), sacrebleu's counts; tokenizer `zh` for Chinese, else 13a."""
+    scorer = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        return np.array(scorer._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+
+    return Metric("BLEU", cases, bleu_scores, _signature(scorer), mixes_languages=False)
+
+
+def chrf() -> Metric:
+    """Corpus chrF2, 0-100 (Popovic 2015), sacrebleu's own counts."""
+    scorer = CHRF()
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        return np.array(scorer._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+
+    return Metric("chrF", cases, chrf_scores, _signature(scorer), mixes_languages=False)
+
+
+def _signature(scorer: BLEU | CHRF) -> str:
+    """sacrebleu knows the number of references, and so its signature, only after a first score."""
+    scorer.corpus_score(["a"], [["a"]])
+    return str(scorer.get_signature())
+
+
+def bleu_scores(totals: Stats) -> Stats:
+    """(..., 10) sums (both lengths, matches and totals for n = 1..4) -> (...) BLEU, `exp` smoothing."""
+    hypothesis, reference = totals[..., 0], totals[..., 1]
+    matches, grams = totals[..., 2:6], totals[..., 6:10]
+    missed = np.cumsum((matches == 0) & (grams > 0), axis=-1)
+    shown = np.where(matches > 0, matches, 0.5**missed)
+    logs = np.log(np.where(grams > 0, shown / np.maximum(grams, 1), 1e-300))
+    short = np.where(hypothesis < reference, 1 - reference / np.maximum(hypothesis, 1e-9), 0.0)
+    defined = (matches.sum(-1) > 0) & (grams.min(-1) > 0)
+    return np.asarray(np.where(defined, 100 * np.exp(short + logs.mean(-1)), 0.0))
+
+
+def chrf_scores(totals: Stats, beta: float = 2.0) -> Stats:
+    """(..., 18) sums (hypothesis, reference and matching n-grams for n = 1..6) -> (...) chrF."""
+    hypothesis, reference, matches = totals[..., 0::3], totals[..., 1::3], totals[..., 2::3]
+    used = (hypothesis > 0) & (reference > 0)
+    orders = np.maximum(used.sum(-1), 1)
+    precision = (used * matches / np.maximum(hypothesis, 1)).sum(-1) / orders
+    recall = (used * matches / np.maximum(reference, 1)).sum(-1) / orders
+    weighted = beta**2 * precision + recall
+    return np.asarray(100 * (1 + beta**2) * precision * recall / np.where(weighted > 0, weighted, 1))
+
+
+def rouge(kind: RougeKind) -> Metric:
+    """Mean ROUGE F1, 0-100 (Lin 2004), rouge-score's own with our tokenizer, no stemming."""
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        from rouge_score.rouge_scorer import RougeScorer  # imports nltk: seconds on a cold disk
+
+        same_length(predictions, references)
+        scorer = RougeScorer([kind], tokenizer=WordTokenizer())
+        pairs = zip(predictions, references, strict=True)
+        return np.array([[100 * scorer.score(r, p)[kind].fmeasure, 1.0] for p, r in pairs])
+
+    name = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}[kind]
+    signature = f"rouge:{kind}|f:1|stem:no|tok:{TOKENIZER_NAME}|version:{version('rouge_score')}"
+    return Metric(name, cases, ratio, signature)
+
+
+def exact_match() -> Metric:
+    """Share of answers equal to the reference but for case, width and white space, in percent."""
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        pairs = zip(predictions, references, strict=True)
+        return np.array([[100.0 * (normalised(p) == normalised(r)), 1.0] for p, r in pairs])
+
+    return Metric("exact match", cases, ratio, "norm:nfkc+casefold+space")
+
+
+def length_ratio() -> Metric:
+    """Words of all answers over words of all references."""
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        pairs = zip(predictions, references, strict=True)
+        return np.array([[float(len(words(p))), float(len(words(r)))] for p, r in pairs])
+
+    return Metric("length ratio", cases, ratio, f"tok:{TOKENIZER_NAME}", higher_is_better=None, digits=2)
+
+
+def distinct(n: int) -> Metric:
+    """Different n-grams over all n-grams of all answers (Li et al. 2016, arXiv:1510.03055).
+
+    Each n-gram of a case counts 1/c, c its occurrences in all answers, so that sums over all cases
+    are exact; a resample keeps these weights.
+    """
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        grams = [_grams(words(p), n) for p in predictions]
+        counts = Counter(g for case in grams for g in case)
+        return np.array([[sum(1 / counts[g] for g in case), float(len(case))] for case in grams])
+
+    signature = f"n:{n}|tok:{TOKENIZER_NAME}"
+    return Metric(f"distinct-{n}", cases, ratio, signature, higher_is_better=None, digits=3)
+
+
+def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+
+
+def perplexity() -> Metric:
+    """exp(-log-likelihood / tokens) of the references under the model; natural logarithms."""
+
+    def cases(log_likelihoods: Sequence[float], tokens: Sequence[int]) -> Stats:
+        same_length(log_likelihoods, tokens)
+        if any(not np.isfinite(x) or x > 0 for x in log_likelihoods):
+            wrong = next(x for x in log_likelihoods if not np.isfinite(x) or x > 0)
+            raise EvalError(f"a log-likelihood is {echo(wrong)}: give sums of finite natural logarithms <= 0")
+        return np.column_stack([-np.asarray(log_likelihoods, float), np.asarray(tokens, float)])
+
+    def scores(totals: Stats) -> Stats:
+        with np.errstate(over="ignore"):
+            return np.asarray(np.exp(ratio(totals)))
+
+    return Metric(
+        "perplexity", cases, scores, "log:e|per:token", higher_is_better=False, digits=2, reads="likelihood"
+    )
+
+
+def ratio(totals: Stats) -> Stats:
+    """(..., 2) sums -> (...) the first over the second, NaN where the second is 0."""
+    below = totals[..., 1]
+    return np.asarray(np.where(below > 0, totals[..., 0] / np.where(below > 0, below, 1), np.nan))
+
+
+def suite(language: str) -> tuple[Metric, ...]:
+    """All metrics for the cases of one language, or `all` for those that languages may share."""
+    metrics = (
+        bleu(language), chrf(), rouge("rouge1"), rouge("rouge2"), rouge("rougeL"), perplexity(),
+        exact_match(), length_ratio(), distinct(1), distinct(2),
+    )  # fmt: skip
+    return tuple(m for m in metrics if language != "all" or m.mixes_languages)

@@ -1,0 +1,259 @@
+"""The before/after report as a value: rows by language, slices, curves and answers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dialoop.errors import EvalError
+from dialoop.evals.compare import Comparison, compare
+from dialoop.evals.metrics import Metric, Stats, rouge, suite
+from dialoop.evals.task import Case, Outcome
+
+SLICE_METRIC = rouge("rougeL")
+_FIRST = ("en", "zh")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What was compared and how it came about; whatever is left empty is shown as not given.
+
+    command: the line that repeats the run.  leak_check: what was found between train and test.
+    """
+
+    base: str = ""
+    model: str = ""
+    method: str = ""
+    dataset_hash: str = ""
+    split_rule: str = ""
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    hardware: str = ""
+    command: str = ""
+    leak_check: str = ""
+    created: str = ""
+    more: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A metric on the cases of one language (`all`: of every language).
+
+    nearest: from the nearest-neighbour baseline to after; None where none was computed.
+    """
+
+    language: str
+    change: Comparison
+    nearest: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The cases that share a value: `language`, `intent` or `turn` (from 1)."""
+
+    key: str
+    value: str
+    change: Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """One case with its answers; `gain` is the change of ROUGE-L, in points."""
+
+    case: Case
+    before: str
+    after: str
+    nearest: str | None
+    gain: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that the written reports show.
+
+    curves: rows of the training journal: `step` and any of `loss`, `valid_loss`, `rate` (learning
+    rate) and `norm` (of the gradient); others are kept in the JSON.
+    skipped: assistant turns that could not be asked.
+    """
+
+    identity: Identity
+    rows: tuple[Row, ...]
+    slices: tuple[Slice, ...]
+    gains: tuple[SideBySide, ...]
+    losses: tuple[SideBySide, ...]
+    answers: tuple[SideBySide, ...]
+    curves: tuple[Mapping[str, float | None], ...]
+    cases: int
+    groups: int
+    scored: int
+    skipped: int
+    resamples: int
+    seed: int
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages with rows, English and Chinese first, `all` last."""
+        return tuple(dict.fromkeys(row.language for row in self.rows))
+
+    def of(self, language: str) -> tuple[Row, ...]:
+        """The rows of one language."""
+        return tuple(row for row in self.rows if row.language == language)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trio:
+    """The outcomes of one case."""
+
+    before: Outcome
+    after: Outcome
+    nearest: Outcome | None
+
+    @property
+    def case(self) -> Case:
+        return self.before.case
+
+    @property
+    def answered(self) -> bool:
+        return self.before.answer is not None and self.after.answer is not None
+
+    @property
+    def scored(self) -> bool:
+        return self.before.log_likelihood is not None and self.after.log_likelihood is not None
+
+
+def build(
+    before: Sequence[Outcome],
+    after: Sequence[Outcome],
+    *,
+    nearest: Sequence[Outcome] | None = None,
+    identity: Identity | None = None,
+    curves: Sequence[Mapping[str, float | None]] = (),
+    skipped: int = 0,
+    resamples: int = 2000,
+    seed: int = 0,
+    examples: int = 3,
+) -> Report:
+    """Compare outcomes of the same cases. Raises EvalError where cases differ or none was answered."""
+    trios = _paired(before, after, nearest)
+    answered = [trio for trio in trios if trio.answered]
+    if not answered:
+        raise EvalError("no case has an answer before and after: generate both before the report")
+    sides = _sides(answered)
+    return Report(
+        identity or Identity(),
+        _rows(trios, resamples, seed),
+        _slices(answered, resamples, seed),
+        _extremes([side for side in sides if side.gain > 0], examples, worst=False),
+        _extremes([side for side in sides if side.gain < 0], examples, worst=True),
+        sides,
+        tuple(dict(row) for row in curves),
+        len(answered), len({trio.case.group for trio in answered}), sum(trio.scored for trio in trios),
+        skipped, resamples, seed,
+    )  # fmt: skip
+
+
+def _paired(
+    before: Sequence[Outcome], after: Sequence[Outcome], nearest: Sequence[Outcome] | None
+) -> list[_Trio]:
+    first, second = [o.case.id for o in before], [o.case.id for o in after]
+    if first != second or len(set(first)) != len(first):
+        raise EvalError(
+            f"{len(first)} outcomes before and {len(second)} after are not of the same distinct cases in the "
+            f"same order: run both on one tuple of cases"
+        )
+    found = {o.case.id: o for o in nearest or ()}
+    return [_Trio(b, a, found.get(b.case.id)) for b, a in zip(before, after, strict=True)]
+
+
+def _languages(trios: Sequence[_Trio]) -> list[str]:
+    found = {trio.case.language for trio in trios}
+    ordered = [*(x for x in _FIRST if x in found), *sorted(found - set(_FIRST))]
+    return [*ordered, "all"] if len(ordered) > 1 else ordered
+
+
+def _rows(trios: Sequence[_Trio], resamples: int, seed: int) -> tuple[Row, ...]:
+    return tuple(
+        row
+        for language in _languages(trios)
+        for metric in suite(language)
+        if (row := _row(metric, language, trios, resamples, seed)) is not None
+    )
+
+
+def _row(metric: Metric, language: str, trios: Sequence[_Trio], resamples: int, seed: int) -> Row | None:
+    """None where no case of the language has what the metric reads."""
+    text = metric.reads == "text"
+    mine = [t for t in trios if language in ("all", t.case.language) and (t.answered if text else t.scored)]
+    if not mine:
+        return None
+    groups = [trio.case.group for trio in mine]
+    before, after = _stats(metric, mine, lambda t: t.before), _stats(metric, mine, lambda t: t.after)
+    change = compare(metric, before, after, groups=groups, resamples=resamples, seed=seed)
+    if not text or any(t.nearest is None or t.nearest.answer is None for t in mine):
+        return Row(language, change)
+    baseline = _stats(metric, mine, lambda t: t.nearest or t.before)
+    return Row(
+        language, change, compare(metric, baseline, after, groups=groups, resamples=resamples, seed=seed)
+    )
+
+
+def _stats(metric: Metric, trios: Sequence[_Trio], side: Callable[[_Trio], Outcome]) -> Stats:
+    outcomes = [side(trio) for trio in trios]
+    if metric.reads == "likelihood":
+        return metric.cases([o.log_likelihood for o in outcomes], [o.tokens for o in outcomes])
+    return metric.cases([o.answer for o in outcomes], [o.case.reference for o in outcomes])
+
+
+def _slices(answered: Sequence[_Trio], resamples: int, seed: int) -> tuple[Slice, ...]:
+    """Slices by every key that has at least two values, the largest fall first."""
+    before = _stats(SLICE_METRIC, answered, lambda t: t.before)
+    after = _stats(SLICE_METRIC, answered, lambda t: t.after)
+    labels: dict[str, list[str | None]] = {
+        "language": [trio.case.language for trio in answered],
+        "intent": [trio.case.intent for trio in answered],
+        "turn": [str(trio.case.index + 1) for trio in answered],
+    }
+    found = []
+    for key, values in labels.items():
+        distinct = sorted({v for v in values if v is not None})
+        for value in distinct if len(distinct) > 1 else ():
+            at = np.array([i for i, v in enumerate(values) if v == value])
+            groups = [answered[i].case.group for i in at]
+            change = compare(
+                SLICE_METRIC, before[at], after[at], groups=groups, resamples=resamples, seed=seed
+            )
+            found.append(Slice(key, value, change))
+    return tuple(sorted(found, key=lambda s: (s.change.delta, s.key, s.value)))
+
+
+def _sides(answered: Sequence[_Trio]) -> tuple[SideBySide, ...]:
+    before = _stats(SLICE_METRIC, answered, lambda t: t.before)[:, 0]
+    after = _stats(SLICE_METRIC, answered, lambda t: t.after)[:, 0]
+    return tuple(
+        SideBySide(
+            trio.case,
+            trio.before.answer or "",
+            trio.after.answer or "",
+            trio.nearest.answer if trio.nearest else None,
+            float(after[i] - before[i]),
+        )
+        for i, trio in enumerate(answered)
+    )
+
+
+def _extremes(sides: Sequence[SideBySide], wanted: int, *, worst: bool) -> tuple[SideBySide, ...]:
+    """The largest changes, languages taking turns, one case a group."""
+    ordered = sorted(sides, key=lambda side: (side.gain if worst else -side.gain, side.case.id))
+    queues: dict[str, list[SideBySide]] = {}
+    seen: set[str] = set()
+    for side in ordered:
+        if side.case.group not in seen:
+            seen.add(side.case.group)
+            queues.setdefault(side.case.language, []).append(side)
+    longest = max(map(len, queues.values()), default=0)
+    turns = [queue[i] for i in range(longest) for queue in queues.values() if i < len(queue)]
+    return tuple(turns[:wanted])

@@ -1,0 +1,97 @@
+"""The report on disk and on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dialoop.evals.headline import findings, headline
+from dialoop.evals.html import p_text, page
+from dialoop.evals.markdown import markdown
+from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.report import Report, Row
+
+SCHEMA = "dialoop.report/1"
+_COLOURS = {"better": "green", "worse": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Paths of the three files."""
+
+    html: Path
+    json: Path
+    markdown: Path
+
+
+def write(report: Report, folder: Path, language: ReportLanguage = "en") -> Written:
+    """Write `report.html` (both languages, `language` first), `report.json` and `report.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = Written(folder / "report.html", folder / "report.json", folder / "report.md")
+    text = json.dumps(as_json(report), ensure_ascii=False, allow_nan=False, indent=1)
+    contents = (
+        (paths.html, page(report, language)),
+        (paths.json, text),
+        (paths.markdown, markdown(report, language)),
+    )
+    for path, content in contents:
+        path.write_text(content, encoding="utf-8")
+    return paths
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as JSON values; what is not a finite number is null."""
+    found = {
+        "schema": SCHEMA,
+        "headline": {code: headline(report, code) for code in REPORT_LANGUAGES},
+        "findings": {code: findings(report, code) for code in REPORT_LANGUAGES},
+    }
+    return {**_plain(found), **_plain(report)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def table(report: Report, console: Console, language: ReportLanguage = "en") -> None:
+    """Print the headline and the metrics, before and after with intervals."""
+    console.print(escape(headline(report, language)), style="bold", highlight=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for key in ("metric", "before", "after", "nearest", "delta", "interval", "p", "n", "verdict"):
+        shown.add_column(say(key, language), justify="left" if key in ("metric", "verdict") else "right")
+    for code in report.languages:
+        shown.add_row(escape(language_name(code, language)), style="bold")
+        for row in report.of(code):
+            shown.add_row(*_cells(row, language))
+        shown.add_section()
+    console.print(shown)
+
+
+def _cells(row: Row, language: ReportLanguage) -> list[str]:
+    change = row.change
+    colour = _COLOURS.get(change.verdict, "dim")
+    verdict = (
+        change.words(language) if change.verdict == "unclear" else say(f"short_{change.verdict}", language)
+    )
+    return [
+        f"  {named(change.metric, language)}", change.number(change.before), change.number(change.after),
+        change.number(row.nearest.before) if row.nearest else "", change.signed(change.delta),
+        escape(change.interval), p_text(change), str(change.cases), f"[{colour}]{escape(verdict)}[/{colour}]",
+    ]  # fmt: skip
