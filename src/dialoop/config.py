@@ -271,8 +271,6 @@ class PretrainRecipe(Settings):
     """In order."""
     micro_batch: int = Field(4096, ge=32)
     """Tokens of one forward pass."""
-    compile: bool = False
-    """Fuse with torch.compile; wants a C++ compiler."""
     checkpoint_every: int = Field(20, ge=1)
     """Updates between checkpoints."""
     held_out: float = Field(0.005, gt=0, lt=1)
@@ -376,7 +374,3 @@ def expand(path: str) -> Path:
         raise ConfigError(f"{path}: the variable {variable} is not set: export {variable}=/the/folder first")
     return Path(expanded)
 
-
-def default_home() -> Path:
-    """Where the store lies unless `--home` or `DIALOOP_HOME` says otherwise."""
-    return Path(os.environ.get("DIALOOP_HOME") or Path.home() / ".local" / "share" / "dialoop")

@@ -1,0 +1,228 @@
+"""Hugging Face chat templates: Jinja in a sandbox, set up as transformers sets it up."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from dialoop.chat.marks import CLOSE, OPEN, guard, protect, read_marks
+from dialoop.chat.wire import call_to_openai, tool_to_openai
+from dialoop.errors import ModelError, RenderError, echo
+from dialoop.types import Message, Tool
+
+MAX_CHARS = 16_000_000
+_MAX_BITS = 4096
+_GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_NO_TOKENS = guard(())
+
+
+class ChatTemplate:
+    """One template and the special tokens that it may name (`bos_token`, `eos_token`, ...).
+
+    Raises ModelError where the source is not a template.
+    """
+
+    def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None, where: str = "") -> None:
+        self.source = source
+        self.where = where or "the chat template"
+        self.special_tokens = dict(special_tokens or {})
+        self.marks_answers = bool(_GENERATION.search(source))
+        try:
+            self._compiled = _compile(source)
+        except (jinja2.TemplateSyntaxError, RecursionError) as error:
+            place = f"{self.where}, line {getattr(error, 'lineno', '?')}"
+            raise ModelError(f"{place}: not a Jinja template: {_reason(error, source)}") from error
+
+    def shows(self, *words: str) -> bool:
+        """Whether the source names one of `words`: what it never names, it drops."""
+        return any(word in self.source for word in words)
+
+    def render(
+        self,
+        messages: Sequence[Message | Mapping[str, Any]],
+        tools: Sequence[Tool | Mapping[str, Any]] = (),
+        add_generation_prompt: bool = False,
+        **extras: Any,
+    ) -> str:
+        """The text of a dialogue. `extras` are further template variables. Raises RenderError."""
+        rows = [template_message(m) if isinstance(m, Message) else m for m in messages]
+        offered = [tool_to_openai(t) if isinstance(t, Tool) else t for t in tools]
+        raw = self.render_marked(
+            protect(rows, _NO_TOKENS), protect(offered, _NO_TOKENS), add_generation_prompt, extras
+        )
+        return read_marks(raw).text
+
+    def render_marked(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        extras: Mapping[str, Any],
+    ) -> str:
+        """The text with OPEN and CLOSE around `{% generation %}` blocks; the input must be protected."""
+        context = {
+            "documents": None,
+            **self.special_tokens,
+            **extras,
+            "messages": rows,
+            "tools": list(tools) or None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return _bounded(self._compiled.generate(context))
+        except Exception as error:  # a template is foreign code and may raise anything
+            reason = _reason(error, self.source)
+            raise RenderError(f"{self.where} refuses the conversation: {reason}") from error
+
+
+def template_message(message: Message) -> dict[str, Any]:
+    """A message as templates expect it: content is text, the arguments of calls are parsed."""
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning is not None:
+        row["reasoning_content"] = row["thinking"] = message.reasoning
+    if message.name is not None:
+        row["name"] = message.name
+    if message.tool_calls:
+        row["tool_calls"] = [call_to_openai(call) for call in message.tool_calls]
+        for call in row["tool_calls"]:
+            call["function"]["arguments"] = _parsed(call["function"]["arguments"])
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
+    return row
+
+
+def _parsed(arguments: str) -> Any:
+    """The object that `arguments` spells, or the text itself where it spells none."""
+    try:
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return value if isinstance(value, dict) else arguments
+
+
+def _bounded(pieces: Any) -> str:
+    kept: list[str] = []
+    length = 0
+    for piece in pieces:
+        kept.append(piece)
+        length += len(piece)
+        if length > MAX_CHARS:
+            raise SecurityError(f"more than {MAX_CHARS} characters")
+    return "".join(kept)
+
+
+def _reason(error: Exception, source: str) -> str:
+    """What a template says, verbatim only where the template itself spells it: it may quote content."""
+    text = str(error).strip().split("\n")[0]
+    if isinstance(error, jinja2.TemplateSyntaxError | SecurityError) or (text and text in source):
+        return text[:200]
+    return f"{type(error).__name__} {echo(text)}"
+
+
+class _Generation(Extension):
+    """`{% generation %}...{% endgeneration %}`: marks what the assistant wrote."""
+
+    tags = {"generation"}  # noqa: RUF012  (Jinja's own declaration)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Callable[[], str]) -> str:
+        return f"{OPEN}{caller()}{CLOSE}"
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """The sandbox, with a bound on what repetition and powers may make."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "*":
+            for value, count in ((left, right), (right, left)):
+                if isinstance(value, str | list | tuple) and isinstance(count, int):
+                    _refuse(len(value) * count > MAX_CHARS)
+        elif isinstance(left, int) and isinstance(right, int):
+            _refuse(left.bit_length() * right > _MAX_BITS)
+        return super().call_binop(context, operator, left, right)
+
+
+def _refuse(too_large: bool) -> None:
+    if too_large:
+        raise SecurityError("a result is too large")
+
+
+class _PlainNamespace(Namespace):
+    """A namespace whose attributes cannot begin with an underscore."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        Namespace.__init__(*args, **kwargs)
+        for name in dict(*args[1:], **kwargs):
+            _public(name)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _public(name)
+        super().__setitem__(name, value)
+
+
+def _public(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError("names on a namespace cannot begin with an underscore")
+
+
+class _DictMaker:
+    """`dict(...)` and `dict.fromkeys(...)`, and nothing else of the class."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> _Sandbox:
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment.filters["tojson"] = _tojson
+    environment.globals.update(
+        raise_exception=_raise, strftime_now=_now, dict=_DictMaker(), namespace=_PlainNamespace
+    )
+    return environment
+
+
+@lru_cache(maxsize=64)
+def _compile(source: str) -> jinja2.Template:
+    return _environment().from_string(source)

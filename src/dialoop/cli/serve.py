@@ -1,0 +1,82 @@
+"""`dialoop serve`: models over OpenAI's HTTP API."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dialoop.engine.loaded import LoadedModel
+    from dialoop.types import Served
+
+SHIPPED = "dialoop-base"
+
+
+def serve(
+    context: typer.Context,
+    model: Annotated[
+        list[str] | None,
+        typer.Argument(help=f"Registered models or directories; {SHIPPED} unless given.", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than loopback need a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="DIALOOP_API_KEY", show_envvar=True, help="Key that every request must bring."),
+    ] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Context in tokens; the model's own unless given.")
+    ] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Answers decoded side by side, by model.")] = 32,
+    max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
+    max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
+) -> None:
+    """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first."""
+    from dialoop.serve.server import Server, bind, hosts_for, url_of
+
+    hosts = hosts_for(host, api_key or None)
+    with bind(host, port) as listening:
+        from dialoop.engine.local import LocalEngine
+        from dialoop.serve.app import make_app
+
+        models = open_models(context.obj, model or [SHIPPED], max_model_len)
+        engine = LocalEngine(models, max_rows=max_rows, max_open=max_open)
+        app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
+        typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
+        Server(app).run(sockets=[listening])
+
+
+def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, LoadedModel]:
+    """The named models, loaded, by the names they are served under. Raises StoreError or ModelError."""
+    from dataclasses import replace
+
+    from dialoop.engine.loaded import open_model
+    from dialoop.store.registry import Store
+
+    with Store.open(home) as store:
+        refs = {served_name(name): store.models.resolve(name) for name in names}
+    return {name: open_model(replace(ref, name=name), context=max_model_len) for name, ref in refs.items()}
+
+
+def served_name(name: str) -> str:
+    """What clients call a model: its registered name, or the last part of its directory's path."""
+    from pathlib import Path
+
+    return Path(name).expanduser().resolve().name if "/" in name or name.startswith((".", "~")) else name
+
+
+def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
+    """One line with the address, and a command to paste."""
+    names = ", ".join(f"{each.name} ({each.context} tokens)" for each in served)
+    body = {"model": served[0].name, "messages": [{"role": "user", "content": "Hello!"}]}
+    key = ' -H "Authorization: Bearer $DIALOOP_API_KEY"' if keyed else ""
+    return (
+        f"Serving {names} on {url}/v1\n"
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
+    )

@@ -1,0 +1,85 @@
+"""The terminal's view of a tuning job: steps, bars, a live loss line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from dialoop.data.dataset import Dataset
+    from dialoop.train.loop import Progress as Update
+
+TITLES = {
+    "data": "Reading and cleaning dialogues",
+    "before": "Scoring the base model on the test split",
+    "training": "Fine-tuning",
+    "after": "Scoring the tuned model",
+    "report": "Comparing and writing the report",
+}
+
+
+class TerminalWatch:
+    """Prints to a console; on one that is no terminal, a line now and then instead of bars."""
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console, self.steps = console, steps
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._last = 0.0
+
+    def step(self, number: int, title: str) -> None:
+        """A new part of the work begins."""
+        self.close()
+        self.console.print(f"\n[bold cyan]\\[{number}/{self.steps}][/] [bold]{TITLES[title]}[/]")
+
+    def data(self, dataset: Dataset) -> None:
+        """The cleaning report and the split."""
+        self.console.print(Markdown(dataset.report.to_text()))
+        counts = f"{len(dataset.train)} train, {len(dataset.valid)} validation, {len(dataset.test)} test"
+        self.console.print(f"Split {dataset.split_rule}: {counts}.", highlight=False)
+        leaked = dataset.leaked
+        self.console.print(
+            f"Leak check: {len(leaked.exact)} exact and {len(leaked.near)} near-duplicates of training rows "
+            f"among {leaked.rows} test rows.",
+            highlight=False,
+        )
+
+    def done(self, what: str, done: int, total: int) -> None:
+        """Answers or likelihoods so far."""
+        self._advance(what, f"  {what}", done, total, "")
+
+    def training(self, progress: Update) -> None:
+        """One update."""
+        loss = f"loss {progress.loss:.3f}"
+        if progress.valid_loss is not None:
+            self._line(f"  update {progress.step}: validation loss {progress.valid_loss:.3f}")
+        detail = f"{loss}  {progress.tokens_per_second:,.0f} tokens/s"
+        self._advance("training", "  updates", progress.step, progress.steps, detail)
+        if not self.console.is_terminal and (progress.step % 10 == 0 or progress.step == progress.steps):
+            left = f"{progress.seconds_left:.0f} s left"
+            self._line(f"  update {progress.step}/{progress.steps}  {detail}  {left}")
+
+    def _advance(self, key: str, label: str, done: int, total: int, detail: str) -> None:
+        if not self.console.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[detail]}"), console=self.console,
+            )  # fmt: skip
+            self._bar.start()
+        if key not in self._tasks:
+            self._tasks[key] = self._bar.add_task(label, total=total, detail=detail)
+        self._bar.update(self._tasks[key], completed=done, total=total, detail=detail)
+
+    def _line(self, text: str) -> None:
+        (self._bar.console if self._bar else self.console).print(text, highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar, self._tasks = None, {}

@@ -1,0 +1,122 @@
+"""All the rows of a training run in memory: read, cleaned and split by group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import get_args
+
+from dialoop.chat.wire import conversation_to_openai
+from dialoop.config import CleanSettings, CleanStep, DataSettings
+from dialoop.data.clean import Progress, check_rejects, clean
+from dialoop.data.leak import LeakReport, leaks
+from dialoop.data.rejects import Rejected
+from dialoop.data.sources import conversations, read_source
+from dialoop.data.split import split_rows
+from dialoop.data.tally import CleaningReport, Tally
+from dialoop.errors import DataError
+from dialoop.types import Conversation
+
+REMOVING_STEPS = frozenset({"exact", "near"})
+"""Not run on a given test split, whose rows are its author's choice."""
+REJECTS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows to train on, to validate on and to test on, and how they came to be.
+
+    content_hash: sha256 of the canonical JSON of all rows.  split_rule: in words.
+    test_report: of a given test split, else None.  leaked: test rows that repeat training rows.
+    """
+
+    train: tuple[Conversation, ...]
+    valid: tuple[Conversation, ...]
+    test: tuple[Conversation, ...]
+    report: CleaningReport
+    content_hash: str
+    split_rule: str
+    leaked: LeakReport
+    test_report: CleaningReport | None = None
+    rejects: tuple[Rejected, ...] = ()
+
+
+def load_dataset(settings: DataSettings, *, scratch: Path, on_progress: Progress | None = None) -> Dataset:
+    """Raises DataError for a source that cannot be read or is empty, RejectsError for too many rejects."""
+    rejects: list[Rejected] = []
+    rows, report = _cleaned(settings.sources, settings, settings.clean, scratch, rejects, on_progress)
+    given, test_report = _given_test(settings, scratch, rejects)
+    cut = settings.split.model_copy(update={"test": 0.0}) if test_report else settings.split
+    parts, planned = split_rows(rows, cut, scratch=scratch)
+    test = given if test_report else parts["test"]
+    rule = f"{planned.rule}; test split given" if test_report else planned.rule
+    return Dataset(
+        parts["train"],
+        parts["valid"],
+        test,
+        report,
+        content_hash((*rows, *given)),
+        rule,
+        leaks(parts["train"], test, threshold=settings.clean.near_threshold),
+        test_report,
+        tuple(rejects[:REJECTS_SHOWN]),
+    )
+
+
+def _given_test(
+    settings: DataSettings, scratch: Path, rejects: list[Rejected]
+) -> tuple[tuple[Conversation, ...], CleaningReport | None]:
+    if not settings.test_sources:
+        return (), None
+    keep = tuple(s for s in get_args(CleanStep) if s in settings.clean.steps and s not in REMOVING_STEPS)
+    gentle = settings.clean.model_copy(update={"steps": keep, "drop_flags": ()})
+    return _cleaned(settings.test_sources, settings, gentle, scratch, rejects, None)
+
+
+def _cleaned(
+    sources: Iterable[str],
+    settings: DataSettings,
+    how: CleanSettings,
+    scratch: Path,
+    rejects: list[Rejected],
+    on_progress: Progress | None,
+) -> tuple[tuple[Conversation, ...], CleaningReport]:
+    tally = Tally()
+    read = _all(sources, settings, tally, rejects)
+    rows = tuple(clean(read, how, scratch=scratch, tally=tally, on_progress=on_progress))
+    report = tally.report()
+    check_rejects(report, how.max_reject_share)
+    if not rows:
+        raise DataError(
+            f"{', '.join(sources)}: no conversation is left of {report.rows} rows: "
+            f"run `dialoop data check` on the file to see why"
+        )
+    return rows, report
+
+
+def _all(
+    sources: Iterable[str], settings: DataSettings, tally: Tally, rejects: list[Rejected]
+) -> Iterator[Conversation]:
+    def reject(row: Rejected) -> None:
+        tally.unreadable += 1
+        rejects.append(row)
+
+    for source in sources:
+        items = read_source(source, format=settings.format, columns=settings.columns, on_reject=reject)
+        found = conversations(items, on_reject=reject, file=source)
+        yield from islice(found, settings.limit)
+
+
+def content_hash(conversations: Iterable[Conversation]) -> str:
+    """sha256 of the rows as canonical JSON lines, in their order."""
+    digest = sha256()
+    for conversation in conversations:
+        row = json.dumps(
+            conversation_to_openai(conversation), ensure_ascii=False, sort_keys=True, separators=(",", ":")
+        )
+        digest.update(row.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,106 @@
+"""The engine in this process: a thread that decodes a changing batch with transformers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+from dialoop.chat.render import render_prompt
+from dialoop.engine.loaded import LoadedModel
+from dialoop.engine.row import Row, room
+from dialoop.engine.worker import Event, Job, Worker
+from dialoop.errors import ContextLengthError, OverloadedError, UnknownModelError
+from dialoop.types import ChatRequest, Delta, Served
+
+
+class LocalEngine:
+    """Answers with the models that it was given; implements `dialoop.types.Engine`.
+
+    max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
+    refused before its messages are rendered.  prefill_tokens: prompt tokens read between two steps.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, LoadedModel],
+        *,
+        max_rows: int = 32,
+        max_open: int = 256,
+        prefill_tokens: int = 4096,
+    ) -> None:
+        self._models = dict(models)
+        self._max_open = max_open
+        self._open = 0
+        self._worker = Worker(
+            {name: loaded.model for name, loaded in models.items()},
+            max_rows=max_rows,
+            prefill_tokens=prefill_tokens,
+        )
+
+    def models(self) -> tuple[Served, ...]:
+        """The models, by name."""
+        return tuple(self._models[name].served for name in sorted(self._models))
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """The answers' deltas; closing the generator frees its rows at once.
+
+        Raises UnknownModelError, OverloadedError, RenderError or ContextLengthError before the first delta.
+        """
+        if request.model not in self._models:
+            raise UnknownModelError(request.model, self._models)
+        if self._open >= self._max_open:
+            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
+        self._open += 1
+        try:
+            prompt = await asyncio.to_thread(self._prompt, request)
+            events: asyncio.Queue[Event] = asyncio.Queue()
+            job = Job(self._rows(request, prompt), _sender(events))
+            self._worker.submit(request.model, job)
+            try:
+                usage = None
+                while usage is None:
+                    for delta in _deltas(await events.get()):
+                        usage = delta.usage
+                        yield delta
+            finally:
+                job.cancelled = True
+        finally:
+            self._open -= 1
+
+    async def aclose(self) -> None:
+        """End the thread; open requests get an error."""
+        await asyncio.to_thread(self._worker.close)
+
+    def _prompt(self, request: ChatRequest) -> tuple[int, ...]:
+        loaded = self._models[request.model]
+        prompt = render_prompt(request.conversation, loaded.tokenizer)
+        if len(prompt) > loaded.served.context:
+            raise ContextLengthError(len(prompt), loaded.served.context)
+        return prompt
+
+    def _rows(self, request: ChatRequest, prompt: tuple[int, ...]) -> list[Row]:
+        loaded, sampling = self._models[request.model], request.sampling
+        limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
+        tokenizer = loaded.tokenizer
+        return [
+            Row(prompt, sampling, i, decode=tokenizer.decode, stop_ids=tokenizer.stop_ids, limit=limit)
+            for i in range(sampling.n)
+        ]
+
+
+def _deltas(event: Event) -> Sequence[Delta]:
+    if isinstance(event, Exception):
+        raise event
+    return event
+
+
+def _sender(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
+    """Puts events into the queue from another thread; a loop that has ended wants them no more."""
+    loop = asyncio.get_running_loop()
+
+    def send(event: Event) -> None:
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+    return send

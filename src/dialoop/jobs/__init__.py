@@ -1,0 +1,1 @@
+"""Whole pieces of work: what a command, and later an API job, runs from data to a registered model."""

@@ -1,0 +1,191 @@
+"""Dialogues in, a measured and registered model out."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from dialoop import __version__
+from dialoop.config import TuneRecipe
+from dialoop.data.dataset import Dataset, load_dataset
+from dialoop.data.leak import near_free
+from dialoop.errors import DataError
+from dialoop.evals.headline import headline
+from dialoop.evals.nearest import index
+from dialoop.evals.report import Identity, Report, build
+from dialoop.evals.task import Outcome, cases, unasked
+from dialoop.evals.task import run as run_cases
+from dialoop.evals.written import write
+from dialoop.jobs.judging import choose_cases, judge
+from dialoop.store.registry import ModelVersion, Store
+from dialoop.train.loop import Progress, read_journal
+from dialoop.train.tune import Tuned, tune
+from dialoop.types import ModelRef
+
+
+class Watch(Protocol):
+    """Sees the work go on."""
+
+    def step(self, number: int, title: str) -> None: ...
+
+    def data(self, dataset: Dataset) -> None: ...
+
+    def done(self, what: str, done: int, total: int) -> None: ...
+
+    def training(self, progress: Progress) -> None: ...
+
+
+STEPS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """version and report are None where the run was interrupted; `near_free` where no test row leaked."""
+
+    folder: Path
+    tuned: Tuned
+    version: ModelVersion | None = None
+    report: Report | None = None
+    near_free: Report | None = None
+
+
+def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch) -> Finished:
+    """Read, judge before, train, judge after, report, register. An interrupted run resumes in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with Store.open(home) as store:
+        base = store.models.resolve(recipe.base)
+        watch.step(1, "data")
+        dataset = load_dataset(recipe.data, scratch=folder / "scratch")
+        watch.data(dataset)
+        _check(dataset, recipe)
+        run = store.runs.start("tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": base.name})
+        try:
+            finished = _work(recipe, base, dataset, folder, command, watch)
+        except BaseException:
+            store.runs.finish(run.id, "failed", {})
+            raise
+        if finished.report is None or finished.tuned.artefact is None:
+            store.runs.finish(run.id, "cancelled", {"step": finished.tuned.result.step})
+            return finished
+        return _register(store, recipe, run.id, dataset, finished)
+
+
+def _check(dataset: Dataset, recipe: TuneRecipe) -> None:
+    if not dataset.train or not dataset.test:
+        raise DataError(
+            f"{len(dataset.train)} conversations to train on and {len(dataset.test)} to test on "
+            f"(split: {dataset.split_rule}): give more data, or other shares in data.split"
+        )
+
+
+def _work(
+    recipe: TuneRecipe, base: ModelRef, dataset: Dataset, folder: Path, command: str, watch: Watch
+) -> Finished:
+    chosen = choose_cases(dataset.test, recipe.eval)
+    watch.step(2, "before")
+    before = judge(base, chosen, recipe.eval, watch.done)
+    watch.step(3, "training")
+    tuned = tune(recipe, base, dataset.train, dataset.valid, folder, on_progress=watch.training)
+    if tuned.artefact is None:
+        return Finished(folder, tuned)
+    watch.step(4, "after")
+    after = judge(tuned.artefact, chosen, recipe.eval, watch.done)
+    watch.step(5, "report")
+    nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
+    identity = _identity(recipe, base, dataset, command)
+    sides = (before, after, nearest)
+    report = _report(sides, recipe, dataset, identity, folder)
+    write(report, folder)
+    free = _near_free(sides, recipe, dataset, identity, folder)
+    return Finished(folder, tuned, None, report, free)
+
+
+def _report(
+    sides: Sequence[tuple[Outcome, ...]], recipe: TuneRecipe, dataset: Dataset, identity: Identity, folder: Path
+) -> Report:
+    before, after, nearest = sides
+    return build(
+        before, after, nearest=nearest, identity=identity,
+        curves=[dict(row) for row in read_journal(folder / "metrics.jsonl")],
+        skipped=unasked(dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
+    )  # fmt: skip
+
+
+def _near_free(
+    sides: Sequence[tuple[Outcome, ...]], recipe: TuneRecipe, dataset: Dataset, identity: Identity, folder: Path
+) -> Report | None:
+    """The same report on the test rows that have no near-duplicate in the training rows."""
+    if not dataset.leaked.share:
+        return None
+    free = near_free(dataset.test, dataset.train, threshold=recipe.data.clean.near_threshold)
+    kept = {case.history.messages for case in cases(free)} if free else set()
+    parts = [tuple(o for o in side if o.case.history.messages in kept) for side in sides]
+    if not any(outcome.answer is not None for outcome in parts[0]):
+        return None
+    report = _report(parts, recipe, dataset, identity, folder)
+    write(report, folder / "near-free")
+    return report
+
+
+def _register(store: Store, recipe: TuneRecipe, run_id: str, dataset: Dataset, finished: Finished) -> Finished:
+    report, artefact = finished.report, finished.tuned.artefact
+    if report is None or artefact is None:
+        return finished
+    metrics = summary(report)
+    made = store.models.register(
+        recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
+        base=recipe.base, data_hash=dataset.content_hash, recipe=recipe.model_dump(mode="json"),
+        metrics=metrics, run_id=run_id,
+    )  # fmt: skip
+    store.reports.add("before-after", f"{made.ref}", metrics, path=finished.folder / "report.html", run_id=run_id)
+    store.runs.finish(run_id, "completed", metrics)
+    return Finished(finished.folder, finished.tuned, made, report, finished.near_free)
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The headline and each metric's values by language, as JSON."""
+    rows = {
+        language: {
+            row.change.metric: {
+                "before": row.change.before, "after": row.change.after, "low": row.change.low, "high": row.change.high,
+            }
+            for row in report.of(language)
+        }
+        for language in report.languages
+    }  # fmt: skip
+    return {"headline": headline(report), "metrics": rows, "cases": report.cases}
+
+
+def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset, command: str) -> Identity:
+    leaked = dataset.leaked
+    return Identity(
+        base=base.name,
+        model=recipe.name,
+        method=recipe.method.kind,
+        dataset_hash=dataset.content_hash,
+        split_rule=dataset.split_rule,
+        seeds={"train": recipe.train.seed, "split": recipe.data.split.seed, "eval": recipe.eval.seed},
+        decoding={"temperature": 0, "max_tokens": recipe.eval.max_tokens},
+        versions={"dialoop": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "peft", "sacrebleu")},
+        hardware=hardware(),
+        command=command,
+        leak_check=f"{len(leaked.exact)} exact and {len(leaked.near)} near-duplicates of training rows "
+        f"among {leaked.rows} test rows",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def hardware() -> str:
+    """Processor, cores and device, for reports."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return f"{platform.machine()}, {sys.platform}, {torch.get_num_threads()} threads, {device}"
+

@@ -1,0 +1,1 @@
+"""Models: load Hugging Face directories and PEFT adapters, export merged directories and GGUF files."""

@@ -1,0 +1,163 @@
+"""Causal language models from Hugging Face and PEFT directories; safetensors only, no remote code."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dialoop.errors import ModelError, echo
+from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
+from dialoop.types import ModelRef
+
+
+def default_device() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: str | None = None) -> torch.dtype:
+    """bf16 on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32: emulated bf16 is the slower one."""
+    if (device or default_device()).startswith("cuda"):
+        return torch.bfloat16
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_model(
+    ref: ModelRef, *, dtype: torch.dtype | None = None, device: str | None = None, merge: bool = False
+) -> torch.nn.Module:
+    """The model in eval mode, its adapter attached (`merge`: folded into the weights).
+
+    dtype, device: None = default_dtype(), default_device(). Raises ModelError, before allocating where
+    files are missing or damaged, hold pickles or another kind of model.
+    """
+    device = device or default_device()
+    dtype = dtype or default_dtype(device)
+    check_config(ref.base)
+    check_weights(ref.base)
+    if ref.adapter is not None:
+        check_adapter_config(ref.adapter)
+        check_adapter(ref.adapter)
+    model = _load_base(ref.base, dtype)
+    if ref.adapter is not None:
+        model = _attach(model, ref.adapter, merge)
+    loaded: torch.nn.Module = model.to(device).eval()
+    return loaded
+
+
+def check_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a causal language model that transformers knows. Raises ModelError."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: no such directory: give a registered model or a Hugging Face directory")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: holds no config.json: give a Hugging Face model directory")
+    config = read_json(folder / "config.json")
+    _check_architecture(folder, config)
+    return config
+
+
+def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    model_type, architectures = config.get("model_type"), config.get("architectures")
+    if not isinstance(model_type, str) or model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        own_code = "; it asks to run its own code, which dialoop never does" if config.get("auto_map") else ""
+        raise ModelError(
+            f"{folder}: model_type {echo(model_type)} is no causal language model that transformers "
+            f"knows{own_code}: use one such as llama or qwen3"
+        )
+    wanted = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+    accepted = [wanted] if isinstance(wanted, str) else list(wanted)
+    if architectures and not (isinstance(architectures, list) and architectures[0] in accepted):
+        held = architectures[0] if isinstance(architectures, list) else architectures
+        raise ModelError(
+            f"{folder}: holds {echo(held)}, expected {accepted[0]}, a model that writes text: "
+            f"choose its causal variant"
+        )
+
+
+def check_adapter_config(folder: Path) -> dict[str, Any]:
+    """The adapter_config.json of a PEFT method that peft knows. Raises ModelError."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: holds no adapter_config.json: give a PEFT directory")
+    config = read_json(path)
+    from peft import PeftType
+
+    known = [str(member.value) for member in PeftType]
+    if config.get("peft_type") not in known:
+        raise ModelError(
+            f"{path}: peft_type {echo(config.get('peft_type'))} is unknown to peft: expected one such as LORA"
+        )
+    return config
+
+
+def _load_base(folder: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    loader: Any = AutoModelForCausalLM
+    progress: Any = logging
+    progress.disable_progress_bar()
+    try:
+        model, report = loader.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{folder}: transformers cannot load it: {_first_line(error)}: check config.json"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}; expected all that "
+            f"config.json describes: copy the model again"
+        )
+    return model
+
+
+def _attach(model: Any, folder: Path, merge: bool) -> Any:
+    from peft import PeftModel
+
+    try:
+        # Tensors that do not match are a warning to peft; `_check_keys` makes them an error.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")
+            warnings.filterwarnings("ignore", category=FutureWarning, message="`is_gradient_checkpointing`")
+            # fp32 adapters merge more exactly; beside a bf16 base they would be cast on every call.
+            wrapped = PeftModel.from_pretrained(
+                model, folder, is_trainable=False, local_files_only=True, autocast_adapter_dtype=merge
+            )
+        _check_keys(wrapped, folder)
+        return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{folder}: the adapter does not fit its base: {_first_line(error)}: "
+            f"use the base that it was trained on"
+        ) from error
+
+
+def _check_keys(model: Any, folder: Path) -> None:
+    """Raises ValueError where the file's tensors are not those of the adapter that its config describes."""
+    from peft import get_peft_model_state_dict
+
+    held = {name for name in check_file(check_adapter(folder)) if name != "__metadata__"}
+    wanted = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    for name in sorted(wanted - held):
+        raise ValueError(f"tensor {name} is missing")
+    for name in sorted(held - wanted):
+        raise ValueError(f"tensor {name} has no place in the model")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(":. ")

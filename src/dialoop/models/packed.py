@@ -1,0 +1,114 @@
+"""Hidden states of packed rows from any transformers decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dialoop.models.attention import packed_attention
+
+NAME = "dialoop_packed"
+TOLERANCE = 0.05
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, document_lengths: Sequence[int] = (), **kwargs: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """transformers' attention interface. query: (1, H, T, D); returns (1, T, H, D)."""
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    lengths = document_lengths or (q.shape[0],)
+    out = packed_attention(q, k, v, lengths, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    return out[None], None
+
+
+def register() -> None:
+    """Make `attn_implementation="dialoop_packed"` known; no mask is built for it, none is needed."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _attention)
+
+
+class PackedBody:
+    """`hidden(token_ids (T,), lengths) -> (T, D)`, each document seeing itself alone, and the head (V, D).
+
+    Whether an architecture honours packed rows is not believed but probed once, against its own attention
+    on each document alone; one that does not runs document by document.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model: Any = model
+        self.own = str(self.model.config._attn_implementation)
+        self.packs = self._probe()
+
+    @property
+    def head(self) -> Tensor:
+        weight: Tensor = self.model.get_output_embeddings().weight
+        return weight
+
+    def hidden(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        if self.packs:
+            return self._packed(token_ids, lengths)
+        return torch.cat([self._alone(document) for document in token_ids.split(list(lengths))])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, D) -> (N, V), by the model's own head with whatever it does to its logits after it."""
+        logits: Tensor = self.model.get_output_embeddings()(hidden)
+        config = self.model.config
+        if scale := getattr(config, "logit_scale", None):
+            logits = logits * scale
+        if scaling := getattr(config, "logits_scaling", None):
+            logits = logits / scaling
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    def _packed(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        positions = torch.cat([torch.arange(n, device=token_ids.device) for n in lengths])
+        out = self._decoder()(
+            input_ids=token_ids[None], position_ids=positions[None], attention_mask=None, use_cache=False,
+            document_lengths=tuple(lengths),
+        )  # fmt: skip
+        state: Tensor = out.last_hidden_state[0]
+        return state
+
+    def _alone(self, token_ids: Tensor) -> Tensor:
+        state: Tensor = self._decoder()(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
+        return state
+
+    def _decoder(self) -> Any:
+        return self.model.get_decoder()
+
+    @torch.no_grad()
+    def _probe(self) -> bool:
+        if getattr(self.model.config.get_text_config(), "sliding_window", None) is not None:
+            return False
+        lengths = (5, 5, 3)
+        ids = torch.arange(sum(lengths), device=self.head.device) % self.head.shape[0]
+        wanted = torch.cat([self._alone(document) for document in ids.split(list(lengths))]).float()
+        register()
+        self.model.set_attn_implementation(NAME)
+        try:
+            got = self._packed(ids, lengths).float()
+        except (TypeError, ValueError, RuntimeError, AttributeError):
+            got = torch.full_like(wanted, float("nan"))
+        fits = bool((got - wanted).norm() <= TOLERANCE * wanted.norm())
+        if not fits:
+            self.model.set_attn_implementation(self.own)
+        return fits
+
+    def release(self) -> None:
+        """Give the model its own attention back, as generation with a cache needs it."""
+        self.model.set_attn_implementation(self.own)
+
+
+def plain_head(model: nn.Module) -> bool:
+    """Whether logits are `hidden headᵀ` and nothing more: no bias, no scaling, no soft cap, no adapter."""
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config
+    altered = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+    scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in altered)
+    return type(head) is nn.Linear and head.bias is None and not scaled

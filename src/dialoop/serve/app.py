@@ -1,0 +1,99 @@
+"""The HTTP server over an engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel
+
+from dialoop import __version__
+from dialoop.errors import UnknownModelError
+from dialoop.serve.chat import chat_routes
+from dialoop.serve.errors import install
+from dialoop.serve.fields import StreamOptions
+from dialoop.serve.guard import Guard
+from dialoop.serve.wire import model_to_openai
+from dialoop.types import Catalogue, Engine
+
+
+def make_app(
+    engine: Engine,
+    *,
+    api_key: str | None = None,
+    hosts: Collection[str] | None = None,
+    max_body_bytes: int = 8 * 2**20,
+    body_seconds: float = 30.0,
+) -> FastAPI:
+    """An ASGI app that serves `engine` and closes it at shutdown.
+
+    api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
+    max_body_bytes, body_seconds: a longer or slower body is refused.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+        yield
+        await engine.aclose()
+
+    app = FastAPI(
+        title="dialoop", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.include_router(chat_routes(engine, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
+    app.include_router(_catalogue_routes(engine))
+    app.include_router(_service_routes())
+    _describe(app, StreamOptions)
+    install(app)
+    app.add_middleware(Guard, api_key=api_key, hosts=hosts)
+    return app
+
+
+def _catalogue_routes(catalogue: Catalogue) -> APIRouter:
+    router = APIRouter(prefix="/v1/models")
+
+    @router.get("")
+    async def list_models() -> dict[str, Any]:
+        """The served models."""
+        return {"object": "list", "data": [model_to_openai(served) for served in catalogue.models()]}
+
+    @router.get("/{model:path}")
+    async def retrieve_model(model: str) -> dict[str, Any]:
+        """One served model."""
+        served = {each.name: each for each in catalogue.models()}
+        if model not in served:
+            raise UnknownModelError(model, served)
+        return model_to_openai(served[model])
+
+    return router
+
+
+def _service_routes() -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """Answers while the process lives."""
+        return {"status": "ok"}
+
+    @router.get("/version")
+    async def version() -> dict[str, str]:
+        """The version of dialoop."""
+        return {"version": __version__}
+
+    return router
+
+
+def _describe(app: FastAPI, *models: type[BaseModel]) -> None:
+    """Add the schemas that bodies refer to and FastAPI has not seen to the OpenAPI document."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = plain()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas.update({model.__name__: model.model_json_schema() for model in models})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

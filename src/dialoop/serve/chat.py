@@ -1,0 +1,83 @@
+"""POST /v1/chat/completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from dialoop.serve.body import read_json
+from dialoop.serve.connection import ClientGoneError, EventStream, while_connected
+from dialoop.serve.errors import http_error
+from dialoop.serve.fields import body_schema
+from dialoop.serve.wire import ParsedChat, Reply, parse_chat
+from dialoop.types import Chat, Delta, fold
+
+Deltas = AsyncGenerator[Delta, None]
+
+
+def chat_routes(engine: Chat, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
+    """The chat completion route over `engine`."""
+    router = APIRouter()
+    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}}
+
+    @router.post("/v1/chat/completions", openapi_extra=schema, response_class=JSONResponse)
+    async def create_chat_completion(request: Request) -> Response:
+        """Answer a conversation, whole or as server-sent events."""
+        chat = parse_chat(await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
+        deltas = cast(Deltas, engine.chat(chat.request))
+        try:
+            if chat.stream:
+                return await _stream(chat, deltas, request)
+            async with aclosing(deltas):
+                answers = await while_connected(request.receive, fold(deltas))
+            return JSONResponse(Reply(chat.request.model).completion(answers))
+        except ClientGoneError:
+            return Response(status_code=499)
+
+    return router
+
+
+async def _stream(chat: ParsedChat, deltas: Deltas, request: Request) -> Response:
+    """The stream, opened once its first delta is there: errors before it are real statuses."""
+    first = await while_connected(request.receive, _first(deltas))
+    return EventStream(_events(chat, first, deltas))
+
+
+async def _first(deltas: AsyncIterator[Delta]) -> Delta:
+    return await anext(deltas)
+
+
+async def _events(chat: ParsedChat, first: Delta, deltas: Deltas) -> AsyncGenerator[bytes, None]:
+    """The events of a whole stream; a failure on the way is its last event."""
+    extra = {"usage": None} if chat.include_usage else {}
+    reply, opened = Reply(chat.request.model), set[int]()
+    async with aclosing(deltas):
+        try:
+            async for delta in _with(first, deltas):
+                if delta.index not in opened:
+                    opened.add(delta.index)
+                    yield _event({**reply.opening(delta.index), **extra})
+                for chunk in reply.chunks(delta):
+                    yield _event({**chunk, **extra})
+                if delta.usage is not None and chat.include_usage:
+                    yield _event(reply.usage(delta.usage))
+        except Exception as error:
+            yield _event(http_error(error).body)
+            return
+    yield b"data: [DONE]\n\n"
+
+
+async def _with(first: Delta, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    yield first
+    async for delta in deltas:
+        yield delta
+
+
+def _event(value: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

@@ -1,0 +1,137 @@
+"""Errors in OpenAI's shape: `{"error": {message, type, param, code}}`, whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dialoop.errors import (
+    ContextLengthError,
+    DialoopError,
+    OverloadedError,
+    RenderError,
+    RequestError,
+    UnknownModelError,
+    UnsupportedError,
+)
+
+log = logging.getLogger("dialoop.serve")
+
+_CODES: dict[type[DialoopError], tuple[int, str | None]] = {
+    UnknownModelError: (404, "model_not_found"),
+    ContextLengthError: (400, "context_length_exceeded"),
+    UnsupportedError: (400, "unsupported"),
+    OverloadedError: (429, "rate_limit_exceeded"),
+}
+_HTTP: dict[int, str] = {
+    404: "no such route: see /openapi.json for those that there are",
+    405: "this route does not take that method: see /openapi.json",
+}
+
+
+class HttpError(Exception):
+    """An answer that is not a 2xx."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        fields = {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
+        return {"error": fields}
+
+    def response(self) -> JSONResponse:
+        """The error as an HTTP response."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def http_error(error: Exception) -> HttpError:
+    """What a client is told about `error`; anything unforeseen is a 500 that tells nothing of it."""
+    if isinstance(error, HttpError):
+        return error
+    if isinstance(error, RequestError):
+        status, code = _CODES.get(type(error), (400, None))
+        retry = {"retry-after": str(error.retry_after)} if isinstance(error, OverloadedError) else {}
+        return HttpError(status, str(error), param=error.param, code=code, headers=retry)
+    if isinstance(error, RenderError):
+        return HttpError(400, str(error), param="messages")
+    _log(error)
+    return HttpError(500, "the server failed to answer: its log says where; try again")
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    if status >= 500:
+        return "server_error"
+    return "authentication_error" if status == 401 else "invalid_request_error"
+
+
+def _log(error: Exception) -> None:
+    """The places in the code, without the message: it may hold what a user wrote."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    log.error("unforeseen %s\n%s", type(error).__name__, places)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of error of `app` in the one shape."""
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        return http_error(error).response()
+
+    async def routed(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        message = _HTTP.get(error.status_code, "the request was refused: see /openapi.json")
+        return HttpError(error.status_code, message, headers=error.headers).response()
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        return HttpError(400, "a path or query parameter is not valid: see /openapi.json").response()
+
+    app.add_exception_handler(HttpError, refused)
+    app.add_exception_handler(DialoopError, refused)
+    app.add_exception_handler(HTTPException, routed)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_middleware(CatchAll)
+
+
+class CatchAll:
+    """Answers what no handler foresaw, so that nothing with a traceback's message reaches a log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            answer = http_error(error)
+            if not started:
+                await answer.response()(scope, receive, send)

@@ -1,0 +1,152 @@
+"""The fields of a chat completion request: honoured, accepted as hints, and not honoured yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+INT64 = 2**63
+MAX_TOKENS = 2**31 - 1
+
+_TEXT_PART = {
+    "type": "object",
+    "required": ["type", "text"],
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+}
+_MESSAGE = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"enum": ["developer", "system", "user", "assistant", "tool"]},
+        "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}, {"type": "null"}]},
+        "name": {"type": "string"},
+        "tool_calls": {"type": "array", "items": {"type": "object"}},
+        "tool_call_id": {"type": "string"},
+        "refusal": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "reasoning_content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+    },
+}
+StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    include_usage: bool = False
+    """One more chunk before `[DONE]` with the usage and no choices."""
+    include_obfuscation: Literal[False] = False
+    """Not supported yet by this engine: only false."""
+
+
+class ChatBody(BaseModel):
+    """The body of POST /v1/chat/completions; null means absent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    model: str
+    """A served model: see /v1/models."""
+    messages: Annotated[
+        list[Any], Field(min_length=1), WithJsonSchema({"type": "array", "minItems": 1, "items": _MESSAGE})
+    ]
+    """The history, oldest first. Content is text or text parts."""
+    temperature: float = Field(1.0, ge=0, le=2)
+    """0 always takes the most probable token."""
+    top_p: float = Field(1.0, ge=0, le=1)
+    """Draw from the fewest most probable tokens that together hold this much; 0 keeps one."""
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    """Longest answer in tokens; absent = to the end of the context."""
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    """The older name of max_completion_tokens."""
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    """Up to 4 strings; the answer ends before the first that would appear."""
+    seed: int | None = Field(None, ge=-INT64, lt=INT64)
+    """The same seed gives the same answer to the same request."""
+    n: int = Field(1, ge=1, le=128)
+    """Answers to give."""
+    stream: bool = False
+    """Send the answer as server-sent events while it is made."""
+    stream_options: StreamOptions | None = None
+    """Only with stream."""
+    user: str | None = None
+    """Hint: an end user's id; not used."""
+    safety_identifier: str | None = Field(None, max_length=64)
+    """Hint: an end user's id; not used."""
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    """Hint: there is one tier, `default`, which the answer names."""
+    prompt_cache_key: str | None = None
+    """Hint: not used."""
+    prompt_cache_options: dict[str, Any] | None = None
+    """Hint: not used."""
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    """Hint: not used."""
+    prediction: dict[str, Any] | None = None
+    """Hint: not used; it may speed up an answer and never changes it."""
+
+
+NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True,),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "store": (False,),
+    "metadata": ({},),
+    "reasoning_effort": ("medium",),
+    "verbosity": ("medium",),
+    "modalities": (["text"],),
+    "audio": (),
+    "moderation": (),
+    "web_search_options": (),
+    "top_k": (0, -1),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "stop_token_ids": ([],),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "include_stop_str_in_output": (False,),
+    "guided_json": (),
+    "guided_regex": (),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "structured_outputs": (),
+    "prompt_logprobs": (),
+    "return_token_ids": (False,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "add_generation_prompt": (True,),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "echo": (False,),
+    "priority": (0,),
+}
+"""Fields that clients know and this engine does not, and the values of each that ask for nothing."""
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether `value` of a field that is not honoured asks for nothing; false is not 0."""
+    return any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+        for neutral in NOT_HONOURED_YET[name]
+    )
+
+
+def body_schema() -> dict[str, Any]:
+    """The JSON Schema of the body for the OpenAPI document, fields that are not honoured included."""
+    schema = ChatBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    for name, neutral in NOT_HONOURED_YET.items():
+        values = [*neutral, None]
+        schema["properties"][name] = {"enum": values, "description": "Not supported yet by this engine."}
+    return schema

@@ -1,0 +1,236 @@
+"""OpenAI's chat completion bodies <-> our values."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from dialoop.chat.wire import message_from_openai
+from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
+from dialoop.serve.fields import NOT_HONOURED_YET, ChatBody, is_neutral
+from dialoop.store.identity import new_id
+from dialoop.types import Answer, ChatRequest, Conversation, Delta, Message, Sampling, Served, Usage
+
+_ANYWHERE = {"role", "content", "name"}
+_KEYS: Mapping[str, set[str]] = {
+    "developer": _ANYWHERE,
+    "system": _ANYWHERE,
+    "user": _ANYWHERE,
+    "tool": {*_ANYWHERE, "tool_call_id"},
+    "assistant": {*_ANYWHERE, "refusal", "tool_calls", "reasoning_content", "reasoning"},
+}
+# What an assistant message of a response carries besides, always empty here: it may be sent back as it came.
+_EMPTY_KEYS = {"annotations", "audio", "function_call", "refusal", "tool_calls"}
+_PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedChat:
+    """A chat completion request, read."""
+
+    request: ChatRequest
+    stream: bool
+    include_usage: bool
+
+
+def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
+    """The request in `body`. Raises RequestError with the field at fault, UnsupportedError included."""
+    fields = {name: value for name, value in body.items() if value is not None}
+    for name in fields.keys() & NOT_HONOURED_YET.keys():
+        _refuse_unless_neutral(name, fields.pop(name))
+    for name in fields.keys() - ChatBody.model_fields.keys():
+        known = [*ChatBody.model_fields, *NOT_HONOURED_YET]
+        raise RequestError(f"unknown field {echo(name)}{_nearest(name, known)}", param=name[:64])
+    try:
+        chat = ChatBody.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(dict(error.errors(include_url=False)[0])) from None
+    if chat.stream_options is not None and not chat.stream:
+        raise RequestError("stream_options came without stream: set stream to true", param="stream_options")
+    messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
+    request = ChatRequest(chat.model, Conversation(messages), _sampling(chat))
+    usage = chat.stream_options is not None and chat.stream_options.include_usage
+    return ParsedChat(request, chat.stream, usage)
+
+
+def _refuse_unless_neutral(name: str, value: Any) -> None:
+    if is_neutral(name, value):
+        return
+    neutral = " or ".join(echo(v) for v in NOT_HONOURED_YET[name])
+    mend = f"leave it out or send {neutral}" if neutral else "leave it out"
+    raise UnsupportedError(f"{name} = {echo(value)} is not supported yet by this engine: {mend}", param=name)
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = nearest(name[:64], known)
+    return close if "did you mean" in close else ": see /openapi.json for the fields that there are"
+
+
+def _refusal(problem: Mapping[str, Any]) -> RequestError:
+    """What pydantic found, in three parts and without content."""
+    path = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
+    nested = path[:2] if path[0] == "stream_options" else path[:1]
+    param = ".".join(nested)
+    if problem["type"] == "missing":
+        return RequestError(f"{param} is missing: add it", param=param)
+    if problem["type"] == "extra_forbidden":
+        return RequestError(f"unknown field {echo(param)}{_nearest(param, ['include_usage'])}", param=param)
+    return RequestError(f"{param} = {echo(problem['input'])}: {_wanted(param, problem)}", param=param)
+
+
+def _wanted(param: str, problem: Mapping[str, Any]) -> str:
+    if param == "stop":
+        return "expected a string or at most 4 strings, each of 1 to 500 characters"
+    if param == "messages" and problem["type"] == "too_short":
+        return "expected at least one message"
+    text = str(problem["msg"])
+    return text[:1].lower() + text[1:]
+
+
+def _message(row: Any, index: int) -> Message:
+    where = f"messages[{index}]"
+    if isinstance(row, Mapping):
+        row = {key: value for key, value in row.items() if value is not None}
+        _check_keys(row, where)
+    try:
+        message = message_from_openai(row, where=where)
+    except DataError as error:
+        found = _PATH.match(str(error))
+        raise RequestError(str(error), param=found.group() if found else "messages") from None
+    return _complete(message, row, where)
+
+
+def _check_keys(row: Mapping[str, Any], where: str) -> None:
+    role = row.get("role")
+    known = _KEYS.get(role, set()) if isinstance(role, str) else set()
+    for key in row.keys() - known if known else ():
+        if not (key in _EMPTY_KEYS and role == "assistant" and not row[key]):
+            raise RequestError(
+                f"{where}: unknown field {echo(key)} for role {role}{_nearest(str(key), sorted(known))}",
+                param=f"{where}.{key}"[:64],
+            )
+    if role == "function":
+        raise RequestError(
+            f"{where}.role is 'function', which is no longer served: use 'tool' with a tool_call_id",
+            param=f"{where}.role",
+        )
+
+
+def _complete(message: Message, row: Mapping[str, Any], where: str) -> Message:
+    """`message`, if it has all that OpenAI asks of its role."""
+    if message.role == "tool" and not message.tool_call_id:
+        raise RequestError(
+            f"{where} has no tool_call_id: name the call it answers", param=f"{where}.tool_call_id"
+        )
+    said = row.get("content") is not None or row.get("refusal") is not None
+    if message.role == "assistant" and not said and not message.tool_calls:
+        raise RequestError(f"{where} has neither content nor tool_calls: give one", param=f"{where}.content")
+    if row.get("content") == []:
+        raise RequestError(
+            f"{where}.content is a list of 0 items: give a text part", param=f"{where}.content"
+        )
+    return message
+
+
+def _sampling(chat: ChatBody) -> Sampling:
+    both = (chat.max_completion_tokens, chat.max_tokens)
+    if None not in both and both[0] != both[1]:
+        raise RequestError(
+            f"max_completion_tokens = {both[0]} and max_tokens = {both[1]}: send one of them",
+            param="max_tokens",
+        )
+    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
+    return Sampling(
+        temperature=chat.temperature,
+        top_p=chat.top_p,
+        max_tokens=chat.max_completion_tokens or chat.max_tokens,
+        stop=stop,
+        seed=chat.seed,
+        n=chat.n,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The identity of one response; makes its body or its chunks."""
+
+    model: str
+    id: str = field(default_factory=lambda: new_id("chatcmpl"))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def completion(self, answers: tuple[Answer, ...]) -> dict[str, Any]:
+        """The body of a response that is not streamed."""
+        choices: list[dict[str, Any]] = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
+                "logprobs": None,
+                "finish_reason": answer.finish_reason,
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return {
+            **self._head("chat.completion"),
+            "choices": choices,
+            "usage": usage_to_openai(answers[0].usage),
+        }
+
+    def opening(self, index: int) -> dict[str, Any]:
+        """The first chunk of an answer: its role."""
+        return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None)
+
+    def chunks(self, delta: Delta) -> list[dict[str, Any]]:
+        """A delta's text and its end, each a chunk."""
+        text = [self._chunk(delta.index, {"content": delta.text}, None)] if delta.text else []
+        end = [self._chunk(delta.index, {}, delta.finish_reason)] if delta.finish_reason else []
+        return text + end
+
+    def usage(self, usage: Usage) -> dict[str, Any]:
+        """The last chunk of a stream with include_usage."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_to_openai(usage)}
+
+    def _chunk(self, index: int, delta: Mapping[str, Any], finish_reason: str | None) -> dict[str, Any]:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": None,
+        }
+
+
+def usage_to_openai(usage: Usage) -> dict[str, Any]:
+    """Usage with OpenAI's detail objects."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def model_to_openai(served: Served) -> dict[str, Any]:
+    """A row of /v1/models; max_model_len is vLLM's extension."""
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": served.owner,
+        "max_model_len": served.context,
+    }

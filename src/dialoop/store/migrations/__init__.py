@@ -1,0 +1,1 @@
+"""Numbered migrations, run when a store is opened."""

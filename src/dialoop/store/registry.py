@@ -1,0 +1,49 @@
+"""The store of a home: open it, then use `runs`, `models` and `reports`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import sqlalchemy as sa
+
+from dialoop.store.database import open_database
+from dialoop.store.models import Models, ModelVersion
+from dialoop.store.records import Reports, Runs
+from dialoop.types import ModelRef
+
+__all__ = ["ModelRef", "ModelVersion", "Store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What a home directory holds, for its default project. Safe for threads and processes."""
+
+    home: Path
+    project: str
+    engine: sa.Engine
+    runs: Runs
+    models: Models
+    reports: Reports
+
+    @classmethod
+    def open(cls, home: Path) -> Store:
+        """The store of `home`, made or migrated if needed. Raises StoreError for a damaged or emptied one."""
+        home = home.expanduser().resolve()
+        engine, project = open_database(home)
+        models = Models(engine, project, home)
+        models.tidy()
+        return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+
+    def close(self) -> None:
+        """Let go of the database file."""
+        self.engine.dispose()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

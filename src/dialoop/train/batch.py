@@ -1,0 +1,74 @@
+"""Packed rows: documents or conversations side by side in one row of tokens, never padded.
+
+The order of data is a pure function of (seed, epoch), so a run resumes at any update by counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dialoop.chat.render import Rendered
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One forward pass. All arrays are (T,); lengths sum to T.
+
+    targets[t] is the token after token_ids[t] in its document; weights[t] is what learning it is worth,
+    0 at the last token of a document.
+    """
+
+    token_ids: Ints
+    targets: Ints
+    weights: NDArray[np.float32]
+    lengths: tuple[int, ...]
+
+
+def pack(rows: Sequence[Rendered]) -> Batch:
+    """Rendered conversations as one packed row, shortest first so that equal lengths run together."""
+    rows = sorted(rows, key=lambda row: len(row.token_ids))
+    ids = [np.asarray(row.token_ids, dtype=np.int64) for row in rows]
+    weights = [_shift(np.asarray(row.loss_mask, dtype=np.float32), 0.0) for row in rows]
+    return Batch(
+        np.concatenate(ids),
+        np.concatenate([_shift(row, 0) for row in ids]),
+        np.concatenate(weights),
+        tuple(len(row) for row in ids),
+    )
+
+
+def _shift(values: NDArray[np.generic], last: float) -> NDArray[np.generic]:
+    """`values` moved one place to the left, `last` at the end."""
+    return np.append(values[1:], values.dtype.type(last))
+
+
+def windows(rows: Sequence[NDArray[np.integer]]) -> Batch:
+    """Equally long windows of running text, (length + 1,) tokens each; every token but the first is a target."""
+    tokens = np.stack(rows).astype(np.int64)
+    ids, targets = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
+    return Batch(ids, targets, np.ones(len(ids), np.float32), (tokens.shape[1] - 1,) * len(rows))
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> Ints:
+    """The order of `count` rows in one epoch."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def fill(lengths: Sequence[int], order: Sequence[int] | Ints, capacity: int) -> list[list[int]]:
+    """Rows taken in `order` into batches of at most `capacity` tokens (one row at least)."""
+    batches: list[list[int]] = []
+    room = 0
+    for row in order:
+        size = int(lengths[int(row)])
+        if not batches or size > room:
+            batches.append([])
+            room = capacity
+        batches[-1].append(int(row))
+        room -= size
+    return batches

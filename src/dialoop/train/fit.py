@@ -1,0 +1,77 @@
+"""Conversations as rendered training rows that fit a length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dialoop.chat.render import Rendered, render
+from dialoop.chat.tokenizer import ChatTokenizer
+from dialoop.config import MaskKind
+from dialoop.errors import RenderError, TrainError
+from dialoop.types import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rendered rows; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so."""
+
+    rows: tuple[Rendered, ...]
+    shortened: int
+    dropped: tuple[int, ...]
+
+    @property
+    def supervised(self) -> int:
+        """Tokens that are learnt."""
+        return sum(weight > 0 for row in self.rows for weight in row.loss_mask)
+
+
+def fit_rows(
+    conversations: Sequence[Conversation], tokenizer: ChatTokenizer, *, max_length: int, mask: MaskKind
+) -> Rows:
+    """Render all. Raises TrainError with the row's number where a conversation has nothing to learn."""
+    fitted: list[Rendered] = []
+    shortened, dropped = 0, []
+    for position, conversation in enumerate(conversations):
+        try:
+            row, cut = _fit(conversation, tokenizer, max_length, mask)
+        except RenderError as error:
+            raise TrainError(f"{_name(conversation, position)}: {error}") from error
+        shortened += cut
+        if row is None:
+            dropped.append(position)
+        else:
+            fitted.append(row)
+    if not fitted:
+        raise TrainError(f"none of {len(conversations)} conversations fits {max_length} tokens: raise train.max_length")
+    return Rows(tuple(fitted), shortened, tuple(dropped))
+
+
+def _fit(
+    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int, mask: MaskKind
+) -> tuple[Rendered | None, bool]:
+    """The row, its oldest turns left out until it fits, and whether any was; None where none fits."""
+    row = render(conversation, tokenizer, mask=mask)
+    cut = False
+    while len(row.token_ids) > max_length:
+        shorter = without_oldest(conversation)
+        if shorter is None or not any(m.role == "assistant" for m in shorter.messages):
+            return None, cut
+        conversation, cut = shorter, True
+        row = render(conversation, tokenizer, mask=mask)
+    return row, cut
+
+
+def without_oldest(conversation: Conversation) -> Conversation | None:
+    """The conversation without its first exchange, system turns kept; None where only one is left."""
+    kept = [m for m in conversation.messages if m.role in ("system", "developer")]
+    turns = [m for m in conversation.messages if m.role not in ("system", "developer")]
+    starts = [i for i, message in enumerate(turns) if message.role == "user" and i > 0]
+    if not starts:
+        return None
+    return replace(conversation, messages=(*kept, *turns[starts[0] :]))
+
+
+def _name(conversation: Conversation, position: int) -> str:
+    source, line = conversation.metadata.get("source"), conversation.metadata.get("line")
+    return f"{source}:{line}" if source and line else f"conversation {position + 1}"

@@ -1,0 +1,207 @@
+"""The one training loop: every objective and every tuning method runs through `train`."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dialoop.errors import TrainError
+from dialoop.train.batch import Batch
+from dialoop.train.checkpoint import Checkpoint, latest, save
+from dialoop.train.interrupt import Interrupt
+from dialoop.train.optim import Optimizer
+
+MAX_SKIPPED = 5
+
+
+class Plan(Protocol):
+    """What is learnt when: pure functions of the update's number, so that a run resumes by counting."""
+
+    @property
+    def steps(self) -> int: ...
+
+    def batches(self, step: int) -> Sequence[Batch]: ...
+
+    def rate(self, step: int) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """After one update. loss: nats per supervised token; seconds: spent in updates, resumed ones included."""
+
+    step: int
+    steps: int
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    tokens: int
+    tokens_per_second: float
+    seconds: float
+    seconds_left: float
+    valid_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Validation during training: `loss()` every `every` updates, and after how many bad ones to stop."""
+
+    loss: Callable[[], float]
+    every: int
+    patience: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a call of `train` ended; an interrupted one resumes when called again on the same folder."""
+
+    step: int
+    tokens: int
+    seconds: float
+    interrupted: bool = False
+    stopped_early: bool = False
+    best_step: int | None = None
+    best_loss: float | None = None
+
+
+@dataclass(slots=True)
+class _State:
+    """What changes from update to update besides the weights."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    bad: int = 0
+    best_step: int | None = None
+    best_loss: float | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def train(
+    loss: Callable[[Batch], Tensor],
+    optimizer: Optimizer,
+    plan: Plan,
+    folder: Path,
+    *,
+    checkpoint_every: int,
+    judge: Judge | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Result:
+    """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
+
+    loss: weighted sum of the token losses of a batch. Gradients of an update are divided by its summed
+    weights, so accumulation does not change the objective. Raises TrainError when the loss stays NaN.
+    """
+    state = _resume(folder, optimizer)
+    journal = Journal(folder / "metrics.jsonl", state.step)
+    stopped = False
+    with Interrupt() as wish:
+        while state.step < plan.steps and not stopped and not wish.made:
+            progress = _update(loss, optimizer, plan, state)
+            stopped = False
+            if judge is not None and (state.step % judge.every == 0 or state.step == plan.steps):
+                progress, stopped = _validate(judge, optimizer, state, progress)
+            journal.write(progress)
+            on_progress(progress)
+            if state.step % checkpoint_every == 0:
+                _save(folder, optimizer, state)
+        _save(folder, optimizer, state)
+    done = stopped or state.step >= plan.steps
+    if done and state.best:
+        optimizer.load({**optimizer.state(), **state.best})
+    return Result(state.step, state.tokens, state.seconds, not done, stopped, state.best_step, state.best_loss)
+
+
+def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, state: _State) -> Progress:
+    started = time.perf_counter()
+    batches = plan.batches(state.step)
+    total, weight, tokens = 0.0, 0.0, 0
+    for batch in batches:
+        part = loss(batch)
+        part.backward()  # type: ignore[no-untyped-call]
+        total += float(part.detach())
+        weight += float(batch.weights.sum())
+        tokens += len(batch.token_ids)
+    rate = plan.rate(state.step)
+    norm = optimizer.step(rate, 1 / max(weight, 1e-9))
+    state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
+    state.step += 1
+    if state.skipped > MAX_SKIPPED:
+        raise TrainError(
+            f"update {state.step}: the gradient was not finite {state.skipped} times in a row: "
+            f"resume with a lower learning rate than {rate:.2g}"
+        )
+    seconds = time.perf_counter() - started
+    state.tokens += tokens
+    state.seconds += seconds
+    left = (plan.steps - state.step) * state.seconds / state.step
+    return Progress(
+        state.step, plan.steps, total / max(weight, 1e-9), rate, norm, state.tokens, tokens / seconds, state.seconds, left
+    )
+
+
+def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progress) -> tuple[Progress, bool]:
+    value = judge.loss()
+    if state.best_loss is None or value < state.best_loss:
+        state.best_loss, state.best_step, state.bad = value, state.step, 0
+        state.best = {k: v.clone() for k, v in optimizer.state().items() if k.startswith("master.")}
+    else:
+        state.bad += 1
+    stop = 0 < judge.patience <= state.bad
+    return Progress(**{**asdict(progress), "valid_loss": value}), stop
+
+
+def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:
+    values = {k: v for k, v in vars_of(state).items() if k != "best"}
+    tensors = {**optimizer.state(), **{f"best.{name}": tensor for name, tensor in state.best.items()}}
+    tensors["rng.torch"] = torch.get_rng_state()
+    save(folder / "checkpoints", Checkpoint(state.step, tensors, values))
+
+
+def _resume(folder: Path, optimizer: Optimizer) -> _State:
+    found = latest(folder / "checkpoints")
+    if found is None:
+        return _State()
+    tensors = dict(found.tensors)
+    torch.set_rng_state(tensors.pop("rng.torch"))
+    best = {name.removeprefix("best."): tensors.pop(name) for name in list(tensors) if name.startswith("best.")}
+    optimizer.load(tensors)
+    return _State(**found.values, best=best)
+
+
+def vars_of(state: _State) -> dict[str, Any]:
+    """The fields of a slotted dataclass, tensors not copied."""
+    return {name: getattr(state, name) for name in _State.__dataclass_fields__}
+
+
+class Journal:
+    """metrics.jsonl: one line an update. Lines after the checkpoint that a run resumes from are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [row for row in read_journal(path) if row["step"] <= step]
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def write(self, progress: Progress) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(progress)) + "\n")
+
+
+def read_journal(path: Path) -> list[Mapping[str, Any]]:
+    """The rows of a metrics.jsonl; a last line cut by a crash is left out."""
+    rows: list[Mapping[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows

@@ -1,0 +1,116 @@
+"""AdamW, and Muon for hidden matrices, over fp32 masters of the trained weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from dialoop.config import OptimSettings
+
+
+class Optimizer:
+    """Weights in bf16 keep an fp32 master; their gradients are summed in fp32 between updates.
+
+    muon: names of the matrices that Muon (Jordan et al. 2024) updates, scaled to AdamW's step size
+    (Liu et al. 2025, arXiv:2502.16982); AdamW takes the rest.
+    """
+
+    def __init__(self, weights: Mapping[str, Parameter], settings: OptimSettings, *, muon: frozenset[str] = frozenset()) -> None:
+        self.weights = dict(weights)
+        self.clip = settings.clip
+        self.masters = {name: _master(weight) for name, weight in self.weights.items()}
+        for name, weight in self.weights.items():
+            if self.masters[name] is not weight:
+                weight.register_post_accumulate_grad_hook(_move_gradient(self.masters[name]))
+        self._optimizers = self._build(settings, muon)
+
+    def _build(self, settings: OptimSettings, muon: frozenset[str]) -> list[torch.optim.Optimizer]:
+        matrices = [m for n, m in self.masters.items() if n not in muon and m.ndim >= 2]
+        vectors = [m for n, m in self.masters.items() if n not in muon and m.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        built: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW([g for g in groups if g["params"]], betas=settings.betas, fused=True)
+        ]
+        if muon:
+            hidden = [self.masters[name] for name in sorted(muon)]
+            built.append(torch.optim.Muon(hidden, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"))
+        return built
+
+    def step(self, rate: float, scale: float) -> float:
+        """One update at learning rate `rate`, gradients multiplied by `scale` first; their norm comes back."""
+        gradients = [m.grad for m in self.masters.values() if m.grad is not None]
+        torch._foreach_mul_(gradients, scale)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
+        if not math.isfinite(norm):
+            self._clear()
+            return norm
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self._clear()
+        self._copy_back()
+        return norm
+
+    def _clear(self) -> None:
+        for master in self.masters.values():
+            master.grad = None
+
+    @torch.no_grad()
+    def _copy_back(self) -> None:
+        for name, weight in self.weights.items():
+            if self.masters[name] is not weight:
+                weight.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Masters and moments by name: all that a resumed run needs."""
+        state = {f"master.{name}": master.detach() for name, master in self.masters.items()}
+        for optimizer in self._optimizers:
+            for name, master in self.masters.items():
+                for key, value in optimizer.state.get(master, {}).items():
+                    state[f"{key}.{name}"] = torch.as_tensor(value)
+        return state
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+        for name, master in self.masters.items():
+            master.copy_(state[f"master.{name}"])
+        self._copy_back()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                for master in group["params"]:
+                    name = next(n for n, m in self.masters.items() if m is master)
+                    kept = {k.removesuffix("." + name): v.clone() for k, v in state.items() if k.endswith("." + name)}
+                    kept.pop("master")
+                    if kept:
+                        optimizer.state[master] = kept
+
+
+def _master(weight: Parameter) -> Parameter:
+    return weight if weight.dtype == torch.float32 else Parameter(weight.detach().float())
+
+
+def _move_gradient(master: Parameter) -> object:
+    def move(weight: Tensor) -> None:
+        if weight.grad is None:
+            return
+        gradient = weight.grad.float()
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        weight.grad = None
+
+    return move
+
+
+def warm_decay(step: int, steps: int, settings: OptimSettings) -> float:
+    """The learning rate of update `step` of `steps`: linear warm-up, then the schedule's decay."""
+    warm = math.ceil(settings.warmup * steps)
+    if step < warm:
+        return settings.learning_rate * (step + 1) / warm
+    gone = (step - warm) / max(steps - warm, 1)
+    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * gone)), "linear": 1 - gone, "constant": 1.0}[settings.schedule]
+    return settings.learning_rate * (settings.final + (1 - settings.final) * fall)

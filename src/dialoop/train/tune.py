@@ -1,0 +1,157 @@
+"""Fine-tuning: a base, rows and a method through the one loop, and the tuned model on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dialoop.chat.render import Rendered
+from dialoop.chat.tokenizer import ChatTokenizer
+from dialoop.config import TuneRecipe
+from dialoop.errors import TrainError
+from dialoop.models.allocator import keep_freed_memory
+from dialoop.models.load import load_model
+from dialoop.models.method import Attached, method_of
+from dialoop.models.packed import PackedBody, plain_head
+from dialoop.train.batch import Batch, epoch_order, fill, pack
+from dialoop.train.fit import Rows, fit_rows
+from dialoop.train.loop import Judge, Progress, Result, train
+from dialoop.train.loss import cross_entropy
+from dialoop.train.optim import Optimizer, warm_decay
+from dialoop.types import Conversation, ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """What a run left: the artefact (None where it was interrupted) and how it went."""
+
+    result: Result
+    artefact: ModelRef | None
+    trained: int
+    weights: int
+    rows: Rows
+
+
+class RowsPlan:
+    """Epochs of rows, each in its own order, packed into batches of at most `batch_tokens`."""
+
+    def __init__(self, rows: Sequence[Rendered], recipe: TuneRecipe) -> None:
+        self.rows, self.recipe = rows, recipe
+        settings = recipe.train
+        lengths = [len(row.token_ids) for row in rows]
+        self.updates: list[list[list[int]]] = []
+        self.per_epoch = 0
+        for epoch in range(math.ceil(settings.epochs)):
+            packs = fill(lengths, epoch_order(len(rows), settings.seed, epoch), settings.batch_tokens)
+            grouped = [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
+            self.per_epoch = self.per_epoch or len(grouped)
+            share = min(1.0, settings.epochs - epoch)
+            self.updates += grouped[: max(1, round(share * len(grouped)))]
+
+    @property
+    def steps(self) -> int:
+        return len(self.updates)
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        return [pack([self.rows[i] for i in rows]) for rows in self.updates[step]]
+
+    def rate(self, step: int) -> float:
+        return warm_decay(step, self.steps, self.recipe.optim)
+
+
+class Objective:
+    """Token losses of a batch under a causal language model."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.body = PackedBody(model)
+        self.plain = plain_head(model)
+
+    def __call__(self, batch: Batch) -> Tensor:
+        device = self.body.head.device
+        ids, targets, weights = (
+            torch.from_numpy(a).to(device) for a in (batch.token_ids, batch.targets, batch.weights)
+        )
+        hidden = self.body.hidden(ids, batch.lengths)
+        if self.plain:
+            return cross_entropy(hidden, self.body.head, targets, weights)
+        rows = weights.nonzero().squeeze(1)
+        logits: Tensor = self.body.logits(hidden[rows])
+        return F.cross_entropy(logits.float(), targets[rows], reduction="none").mul(weights[rows]).sum()
+
+
+def tune(
+    recipe: TuneRecipe,
+    base: ModelRef,
+    conversations: Sequence[Conversation],
+    valid: Sequence[Conversation],
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Tuned:
+    """Train in `folder` (resuming what lies there) and write the artefact to `folder/artefact`.
+
+    Raises TrainError where `folder` holds another run, or a row has nothing to learn.
+    """
+    keep_freed_memory()
+    _same_run(recipe, conversations, folder)
+    tokenizer = ChatTokenizer.load(base.base)
+    limits = {"max_length": recipe.train.max_length, "mask": recipe.train.mask}
+    rows = fit_rows(conversations, tokenizer, **limits)  # type: ignore[arg-type]
+    held = fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
+    model = load_model(base, merge=True)
+    attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
+    objective = Objective(attached.model)
+    optimizer = Optimizer(attached.weights, recipe.optim)
+    plan = RowsPlan(rows.rows, recipe)
+    attached.model.train()
+    result = train(
+        objective, optimizer, plan, folder,
+        checkpoint_every=recipe.train.checkpoint_every,
+        judge=_judge(recipe, objective, attached, held, plan),
+        on_progress=on_progress,
+    )  # fmt: skip
+    attached.model.eval()
+    objective.body.release()
+    artefact = None if result.interrupted else _write(attached, folder / "artefact")
+    counts = [sum(w.numel() for w in group) for group in (attached.weights.values(), attached.model.parameters())]
+    return Tuned(result, artefact, counts[0], counts[1], rows)
+
+
+def _judge(recipe: TuneRecipe, objective: Objective, attached: Attached, held: Rows | None, plan: RowsPlan) -> Judge | None:
+    if held is None:
+        return None
+    packs = fill([len(row.token_ids) for row in held.rows], range(len(held.rows)), recipe.train.batch_tokens)
+    batches = [pack([held.rows[i] for i in rows]) for rows in packs]
+
+    @torch.no_grad()
+    def loss() -> float:
+        attached.model.eval()
+        total = sum(float(objective(batch)) for batch in batches)
+        attached.model.train()
+        return total / sum(float(batch.weights.sum()) for batch in batches)
+
+    return Judge(loss, recipe.train.eval_every or plan.per_epoch, recipe.train.patience)
+
+
+def _write(attached: Attached, target: Path) -> ModelRef:
+    shutil.rmtree(target, ignore_errors=True)
+    return attached.save(target)
+
+
+def _same_run(recipe: TuneRecipe, conversations: Sequence[Conversation], folder: Path) -> None:
+    """A run directory belongs to one recipe and one number of rows; evaluation settings may change."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mine: dict[str, Any] = {"rows": len(conversations), **recipe.model_dump(mode="json", exclude={"eval"})}
+    path = folder / "recipe.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
+        raise TrainError(f"{folder} holds a run of another recipe or other data: choose another --run, or remove it")
+    path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
