@@ -23,9 +23,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One order. keys: (n,) sorted; mass: (n,) each n-gram's discounted share of its context.
+    """One order. keys: (n,) sorted; mass: (n + 1,) each n-gram's discounted share of its context.
 
-    rest: (contexts + 1,) weight of the next lower order; the last is that of a context never seen, 1.
+    rest: (contexts + 1,) weight of the next lower order. The last entries are for what was never seen:
+    mass 0, weight 1.
     discounts: what is taken from counts of 1, 2 and 3 or more.
     """
 
@@ -37,6 +38,8 @@ class Level:
     def find(self, contexts: Longs, tokens: Ids) -> Longs:
         """The numbers of the n-grams `context token`; -1 where one was never seen."""
         keys = _key(contexts, tokens)
+        if not len(self.keys):
+            return np.full(len(keys), -1)
         places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
         return np.where((self.keys[places] == keys) & (contexts < len(self.rest) - 1), places, -1)
 
@@ -60,7 +63,7 @@ class Stream:
         inside[starts[:-1]] = False
         tokens[inside] = np.concatenate([*documents, np.zeros(0, np.int32)])
         if len(tokens) and (tokens.min() < 0 or tokens.max() > begin or begin in tokens[inside]):
-            raise ValueError(f"token ids are not all in 0..{begin - 1}: give the size of the whole vocabulary")
+            raise ValueError(f"token ids are not all in 0..{begin - 1}: give the whole vocabulary's size")
         depth = np.arange(len(tokens)) - np.repeat(starts[:-1], np.diff(starts))
         return cls(tokens, depth.astype(np.int32))
 
@@ -79,7 +82,7 @@ class KneserNey:
         contexts = np.zeros(len(p), np.int64)
         for level in self.levels:
             numbers = level.find(contexts, stream.tokens)
-            p = level.rest[contexts] * p + np.where(numbers >= 0, level.mass[numbers], 0.0)
+            p = level.rest[contexts] * p + level.mass[numbers]
             contexts = np.concatenate((numbers[:1], numbers[:-1]))
             contexts[(contexts < 0) | (stream.depth == 0)] = len(level.keys)
         bounds = np.cumsum([len(document) for document in documents])[:-1]
@@ -131,7 +134,7 @@ def _level(keys: Longs, counts: Longs, parents: int) -> Level:
     totals = np.bincount(contexts, counts, parents)
     rest = np.divide(np.bincount(contexts, taken, parents), totals, out=np.ones(parents), where=totals > 0)
     share = np.divide(counts - taken, totals[contexts], out=np.zeros(len(keys)), where=totals[contexts] > 0)
-    return Level(keys, share, np.append(rest, 1.0), discounts)
+    return Level(keys, np.append(share, 0.0), np.append(rest, 1.0), discounts)
 
 
 def _discounts(counts: Longs) -> tuple[float, ...]:

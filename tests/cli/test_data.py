@@ -41,7 +41,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def file(tmp_path: Path) -> Path:
     rows = [chat(i, metadata={"scenario": f"s{i % 12}"}) for i in range(60)]
     mail = {"role": "user", "content": "I am bob@example.com"}
-    return save(tmp_path / "chats.jsonl", [*rows, rows[0], {"messages": [mail, {"role": "assistant", "content": "Welcome, Bob!"}]}])
+    return save(
+        tmp_path / "chats.jsonl",
+        [*rows, rows[0], {"messages": [mail, {"role": "assistant", "content": "Welcome, Bob!"}]}],
+    )
 
 
 def test_check_says_what_a_file_is_and_writes_nothing(file: Path) -> None:
@@ -151,8 +154,12 @@ def test_an_interrupt_leaves_no_half_files(file: Path, tmp_path: Path) -> None:
 
 
 def test_split_writes_three_files_by_group(file: Path, tmp_path: Path) -> None:
-    source = save(tmp_path / "grouped.jsonl", [chat(i, metadata={"scenario": f"s{i % 12}"}) for i in range(60)])
-    result = run("split", source, "--out", tmp_path / "out", "--by", "scenario", "--test", "0.3", "--valid", "0.2")
+    source = save(
+        tmp_path / "grouped.jsonl", [chat(i, metadata={"scenario": f"s{i % 12}"}) for i in range(60)]
+    )
+    result = run(
+        "split", source, "--out", tmp_path / "out", "--by", "scenario", "--test", "0.3", "--valid", "0.2"
+    )
     assert result.exit_code == 0
     homes = {
         part: {row["metadata"]["scenario"] for row in rows_of(tmp_path / "out" / f"{part}.jsonl")}
@@ -170,7 +177,9 @@ def test_split_finds_twins_in_different_groups_and_can_leave_them_out(tmp_path: 
     file = save(tmp_path / "a.jsonl", rows)
     told = run("split", file, "--out", tmp_path / "told", "--by", "customer", "--test", "0.4")
     assert "leaked" in told.stdout
-    left = run("split", file, "--out", tmp_path / "left", "--by", "customer", "--test", "0.4", "--remove-leaks")
+    left = run(
+        "split", file, "--out", tmp_path / "left", "--by", "customer", "--test", "0.4", "--remove-leaks"
+    )
     assert "leaked rows left out" in left.stdout
     questions = {
         part: {row["messages"][0]["content"] for row in rows_of(tmp_path / "left" / f"{part}.jsonl")}

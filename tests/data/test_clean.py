@@ -16,9 +16,7 @@ from dialoop.types import Conversation, Message, ToolCall
 
 def chat(*turns: str, **metadata: object) -> Conversation:
     roles = ("user", "assistant")
-    return Conversation(
-        tuple(Message(roles[i % 2], text) for i, text in enumerate(turns)), metadata=metadata
-    )
+    return Conversation(tuple(Message(roles[i % 2], text) for i, text in enumerate(turns)), metadata=metadata)
 
 
 def said(role: str, text: str = "", **more: object) -> Message:
@@ -83,7 +81,9 @@ def test_no_content_is_repeated_in_the_list_of_changes(tmp_path: Path) -> None:
 
 
 def test_consecutive_turns_of_one_role_are_merged(tmp_path: Path) -> None:
-    row = Conversation((said("user", "hello"), said("user", "anyone?"), said("assistant", "Yes, how can I help?")))
+    row = Conversation(
+        (said("user", "hello"), said("user", "anyone?"), said("assistant", "Yes, how can I help?"))
+    )
     kept, report, _ = run([row], tmp_path)
     assert [m.content for m in kept[0].messages] == ["hello\nanyone?", "Yes, how can I help?"]
     assert step(report, "roles").changed == 1
@@ -91,7 +91,11 @@ def test_consecutive_turns_of_one_role_are_merged(tmp_path: Path) -> None:
 
 def test_turns_of_other_weights_are_not_merged(tmp_path: Path) -> None:
     row = Conversation(
-        (said("user", "hello"), said("assistant", "bad start", weight=0.0), said("assistant", "good end", weight=1.0))
+        (
+            said("user", "hello"),
+            said("assistant", "bad start", weight=0.0),
+            said("assistant", "good end", weight=1.0),
+        )
     )
     kept, _, _ = run([row], tmp_path)
     assert kept[0].messages == row.messages
@@ -99,7 +103,12 @@ def test_turns_of_other_weights_are_not_merged(tmp_path: Path) -> None:
 
 def test_a_leading_assistant_turn_is_dropped_and_counted(tmp_path: Path) -> None:
     row = Conversation(
-        (said("system", "Be kind."), said("assistant", "Welcome!"), said("user", "hello"), said("assistant", "Hi, you."))
+        (
+            said("system", "Be kind."),
+            said("assistant", "Welcome!"),
+            said("user", "hello"),
+            said("assistant", "Hi, you."),
+        )
     )
     kept, report, _ = run([row], tmp_path)
     assert [m.role for m in kept[0].messages] == ["system", "user", "assistant"]
@@ -127,7 +136,11 @@ def test_a_tool_turn_that_answers_its_call_is_kept(tmp_path: Path) -> None:
     "messages",
     [
         (said("user", "hi"), said("tool", "{}", tool_call_id="call_1"), said("assistant", "hello there")),
-        (said("user", "hi"), said("assistant", tool_calls=(CALL,)), said("tool", "{}", tool_call_id="call_9")),
+        (
+            said("user", "hi"),
+            said("assistant", tool_calls=(CALL,)),
+            said("tool", "{}", tool_call_id="call_9"),
+        ),
     ],
 )
 def test_a_tool_turn_without_its_call_rejects_the_row(messages: tuple[Message, ...], tmp_path: Path) -> None:
@@ -138,7 +151,9 @@ def test_a_tool_turn_without_its_call_rejects_the_row(messages: tuple[Message, .
 
 
 def test_empty_turns_are_dropped_and_their_neighbours_merged(tmp_path: Path) -> None:
-    row = Conversation((said("user", "one"), said("assistant", " "), said("user", "two"), said("assistant", "three ok")))
+    row = Conversation(
+        (said("user", "one"), said("assistant", " "), said("user", "two"), said("assistant", "three ok"))
+    )
     kept, report, _ = run([row], tmp_path)
     assert [m.content for m in kept[0].messages] == ["one\ntwo", "three ok"]
     assert step(report, "turns").changed == 1
@@ -184,7 +199,10 @@ def test_unwanted_languages_are_removed_but_are_no_rejects(tmp_path: Path) -> No
 
 
 def test_flags_mark_rows_and_remove_only_those_that_were_asked_for(tmp_path: Path) -> None:
-    rows = [chat("what is your name", "Hello {{name}}, how are you"), chat("tell me", "no no no no no no no no no no")]
+    rows = [
+        chat("what is your name", "Hello {{name}}, how are you"),
+        chat("tell me", "no no no no no no no no no no"),
+    ]
     kept, report, _ = run(rows, tmp_path)
     assert [c.metadata["flags"] for c in kept] == [["placeholder"], ["repetition"]]
     assert step(report, "quality").flagged == 2

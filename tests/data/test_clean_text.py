@@ -14,7 +14,9 @@ from dialoop.data.quality import flags_of
 from dialoop.data.unicode import normalise
 from dialoop.types import Conversation, Message
 
-ANY_TEXT = st.text(st.characters(codec=None)) | st.text(st.sampled_from("aＡ１＠．é\u0301 \r\n\x0b\u200b\u200d\u3000，。👧\ufeff中"))
+ANY_TEXT = st.text(st.characters(codec=None)) | st.text(
+    st.sampled_from("aＡ１＠．é\u0301 \r\n\x0b\u200b\u200d\u3000，。👧\ufeff中")
+)
 
 
 @given(ANY_TEXT)
@@ -142,7 +144,9 @@ def test_languages_are_told_apart(text: str, language: str) -> None:
 
 
 def chat(*turns: str) -> Conversation:
-    return Conversation(tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(turns)))
+    return Conversation(
+        tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(turns))
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,7 +154,17 @@ def chat(*turns: str) -> Conversation:
     [
         (("hi", "ha ha ha ha ha ha ha ha ha ha"), "repetition"),
         (("你好", "好的好的好的好的好的好的好的好的好的好的"), "repetition"),
-        (("hi", "Sorry, I did not get that", "a", "Sorry, I did not get that", "b", "Sorry, I did not get that"), "bot loop"),
+        (
+            (
+                "hi",
+                "Sorry, I did not get that",
+                "a",
+                "Sorry, I did not get that",
+                "b",
+                "Sorry, I did not get that",
+            ),
+            "bot loop",
+        ),
         (("hi", "PLEASE CALL OUR OFFICE TOMORROW MORNING"), "all capitals"),
         (("hi", "k"), "short answer"),
         (("hi", "Dear [Your Name], welcome"), "placeholder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,53 @@ import pytest
 from dialoop.config import CleanSettings
 from dialoop.data.clean import clean
 from dialoop.data.leak import leaks, near_free
-from dialoop.data.near import NearIndex, shingle_text, shingles, signatures, similarity
+from dialoop.data.near import NearIndex, shingles, signatures, similarity
 from dialoop.types import Conversation, Message
 
-WORDS = (
-    "parcel order refund delivery invoice address customer morning payment card warehouse broken screen return "
-    "label courier street window exchange voucher account password email colour size larger smaller shipping "
-    "free express support agent manager complaint thank welcome happy later tomorrow weekend holiday"
-).split()
-HAN = "的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经十三之进着等部度家电力里如水化高自二理起小物现实加量都两体制机当使点从业本去把性好应开它合还因由其些然前外天政四日那社义事平形相全表间样与关各重新线内数正心反你明看原又么利比或但质气第向道命此变条只没结解问意建月公无系军很情者最立代想已通并提直题党程展五果料象员革位入常文总次品式活设及管特件长求老头基资边流路级少图山统接知较将组见计别她手角期根论运农指几九区强放决西被干做必战先回则任取据处"
+WORDS = [
+    "parcel",
+    "order",
+    "refund",
+    "delivery",
+    "invoice",
+    "address",
+    "customer",
+    "morning",
+    "payment",
+    "card",
+    "warehouse",
+    "broken",
+    "screen",
+    "return",
+    "label",
+    "courier",
+    "street",
+    "window",
+    "exchange",
+    "voucher",
+    "account",
+    "password",
+    "email",
+    "colour",
+    "size",
+    "larger",
+    "smaller",
+    "shipping",
+    "free",
+    "express",
+    "support",
+    "agent",
+    "manager",
+    "complaint",
+    "thank",
+    "welcome",
+    "happy",
+    "later",
+    "tomorrow",
+    "weekend",
+    "holiday",
+]
+HAN = [chr(point) for point in range(0x4E00, 0x5000)]
 
 
 def chat(question: str, answer: str, **metadata: object) -> Conversation:
@@ -33,7 +72,7 @@ def english(rng: random.Random, words: int = 60) -> list[str]:
 
 def jaccard(a: str, b: str) -> float:
     flat, offsets = shingles([a, b])
-    first, second = (set(flat[int(s) : int(e)].tolist()) for s, e in zip(offsets[:-1], offsets[1:], strict=True))
+    first, second = (set(flat[int(s) : int(e)].tolist()) for s, e in pairwise(offsets))
     return len(first & second) / len(first | second)
 
 
@@ -117,10 +156,14 @@ def test_chains_of_twins_share_a_cluster_but_the_far_end_is_kept(tmp_path: Path)
 
 
 def test_cleaning_removes_near_duplicates_and_says_so(tmp_path: Path) -> None:
-    text = "Your parcel left our warehouse this morning and will reach you within three working days, we promise."
+    text = "Your parcel left our warehouse this morning and will reach you within three working days, surely."
     rows = [
         chat("Where is my parcel?", text, id="first"),
-        chat("Can I pay by card?", "Yes, we take every common credit and debit card, and bank transfers.", id="else"),
+        chat(
+            "Can I pay by card?",
+            "Yes, we take every common credit and debit card, and bank transfers.",
+            id="else",
+        ),
         chat("where is my parcel", text, id="twin"),
     ]
     kept = list(clean(rows, CleanSettings(steps=("near",)), scratch=tmp_path))

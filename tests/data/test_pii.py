@@ -89,7 +89,17 @@ def test_spans_lie_in_order_inside_the_text(text: str) -> None:
 
 
 PIECES = st.sampled_from(
-    ["a@b.com", "13812345678", "+1 415 555 2671", "10.1.2.3", "4111111111111111", "11010519491231002X", "1", "-", "."]
+    [
+        "a@b.com",
+        "13812345678",
+        "+1 415 555 2671",
+        "10.1.2.3",
+        "4111111111111111",
+        "11010519491231002X",
+        "1",
+        "-",
+        ".",
+    ]
 ) | st.text(max_size=6)
 
 
@@ -139,7 +149,10 @@ def test_a_value_keeps_its_placeholder_through_the_conversation() -> None:
 
 def test_placeholders_that_were_there_before_are_not_given_out_again() -> None:
     row = Conversation((Message("user", "[EMAIL_1] is old, a@b.com is new"),))
-    assert mask_conversation(row, Numbering()).conversation.messages[0].content == "[EMAIL_1] is old, [EMAIL_2] is new"
+    assert (
+        mask_conversation(row, Numbering()).conversation.messages[0].content
+        == "[EMAIL_1] is old, [EMAIL_2] is new"
+    )
 
 
 def test_tool_arguments_are_masked_and_stay_json() -> None:

@@ -79,7 +79,12 @@ def test_shares_come_near_what_was_asked_and_the_seed_moves_groups(tmp_path: Pat
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(groups=st.integers(3, 12), seed=st.integers(0, 10**6), valid=st.floats(0.01, 0.4), test=st.floats(0.01, 0.5))
+@given(
+    groups=st.integers(3, 12),
+    seed=st.integers(0, 10**6),
+    valid=st.floats(0.01, 0.4),
+    test=st.floats(0.01, 0.5),
+)
 def test_three_groups_are_enough_for_no_part_to_be_empty(
     groups: int, seed: int, valid: float, test: float, tmp_path: Path
 ) -> None:
@@ -124,7 +129,10 @@ def test_a_given_test_split_is_kept_whole_and_its_leaks_are_told(tmp_path: Path)
     rows = [row(i, scenario=f"s{i % 20}") for i in range(60)]
     write_openai(tmp_path / "test.jsonl", [rows[0], rows[0], row(1000)])
     settings_ = data(
-        tmp_path / "train.jsonl", rows, test_sources=(f"file:{tmp_path / 'test.jsonl'}",), split={"valid": 0.0}
+        tmp_path / "train.jsonl",
+        rows,
+        test_sources=(f"file:{tmp_path / 'test.jsonl'}",),
+        split={"valid": 0.0},
     )
     dataset = load_dataset(settings_, scratch=tmp_path / "scratch")
     assert len(dataset.test) == 3
@@ -148,5 +156,7 @@ def test_a_source_without_a_usable_row_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_limit_counts_rows_of_each_source(tmp_path: Path) -> None:
-    dataset = load_dataset(data(tmp_path / "a.jsonl", [row(i) for i in range(30)], limit=12), scratch=tmp_path)
+    dataset = load_dataset(
+        data(tmp_path / "a.jsonl", [row(i) for i in range(30)], limit=12), scratch=tmp_path
+    )
     assert dataset.report.rows == 12

@@ -40,7 +40,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What a run over files did. turns: how many rows had how many turns; rejects: reasons and their counts."""
+    """What a run over files did. turns: (turns, rows with so many); rejects: (reason, rows)."""
 
     detected: tuple[tuple[Path, Detected], ...]
     report: CleaningReport

@@ -34,7 +34,7 @@ class SeenKeys:
         self._runs: list[Hashes] = []
 
     def first_seen(self, keys: Sequence[int]) -> NDArray[np.bool_]:
-        """Which of `keys` are new, to the set and within the batch; all are remembered. Shape (len(keys),)."""
+        """Which of `keys` are new, here and in the batch; all are remembered. Shape (len(keys),)."""
         batch = np.asarray(keys, dtype=np.uint64)
         unique, first = np.unique(batch, return_index=True)
         known = np.zeros(len(unique), dtype=bool)

@@ -8,20 +8,30 @@ from dialoop.types import Conversation, Language
 
 SAMPLE_CHARS = 1000
 
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff]+")
-_KANA = re.compile("[\u3040-\u30ff\uff66-\uff9d]+")
-_OTHER_SCRIPT = re.compile("[\u0370-\u1cff\u1100-\u11ff\uac00-\ud7af]+")
+
+def _of(*ranges: tuple[int, int]) -> re.Pattern[str]:
+    return re.compile("[" + "".join(f"{chr(low)}-{chr(high)}" for low, high in ranges) + "]+")
+
+
+# Built from code points, so that no line holds characters that look alike.
+_HAN = _of((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x3FFFF))
+_KANA = _of((0x3040, 0x30FF), (0xFF66, 0xFF9D))
+_OTHER_SCRIPT = _of((0x0370, 0x1CFF), (0xAC00, 0xD7AF))
 _WORD = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+(?:['’][A-Za-z]+)?")
 
 _PROFILES = (
-    "the be to of and a in that have i it for not on with he as you do at this but his by from they we say her "
-    "she or an will my one all would there their what so up out if about who get which go me when make can like "
-    "time no just him know take into your good some could them see other than then now look only come its over "
-    "think also back after use how our was were is are am been had has did does don't i'm it's please thanks "
-    "thank hi hello yes ok okay sorry help need want order where why any more here",
-    "der die das und ist nicht ich sie es ein eine zu den mit auf für von dem wie kann mein wir bitte danke haben",
-    "le la les de des et est pas je vous un une que pour dans sur mon avec ce qui votre merci bonjour il elle",
-    "el la los las de y que no es un una por para con mi su se como está gracias hola quiero pero cómo puedo",
+    "the be to of and a in that have i it for not on with he as you do at this but his by from they "
+    "we say her she or an will my one all would there their what so up out if about who get which go "
+    "me when make can like time no just him know take into your good some could them see other than "
+    "then now look only come its over think also back after use how our was were is are am been had "
+    "has did does don't i'm it's please thanks thank hi hello yes ok okay sorry help need want order "
+    "where why any more here",
+    "der die das und ist nicht ich sie es ein eine zu den mit auf für von dem wie kann mein wir bitte "
+    "danke haben",
+    "le la les de des et est pas je vous un une que pour dans sur mon avec ce qui votre merci bonjour "
+    "il elle",
+    "el la los las de y que no es un una por para con mi su se como está gracias hola quiero pero "
+    "cómo puedo",
     "o a os as de e que não é um uma por para com meu seu se como está obrigado olá quero mas posso",
     "il la le di e che non è un una per con mio si come sono grazie ciao vorrei ma posso del della",
     "de het een en is niet ik je van dat op te voor met mijn u kan hoe wat bedankt",

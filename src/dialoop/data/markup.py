@@ -21,10 +21,10 @@ _DROPPED = re.compile(
 _LINK = re.compile(
     r"<a\s[^<>]*?href\s*=\s*[\"']?(https?://[^\s\"'<>]+)[\"']?[^<>]*>([^<>]*)</a\s*>", re.IGNORECASE
 )
-_BLOCK = frozenset(
-    "address article blockquote dd div dl dt footer form h1 h2 h3 h4 h5 h6 header li main ol p pre "
-    "section table tr ul br hr".split()
-)
+_BLOCK = frozenset({
+    "address", "article", "blockquote", "dd", "div", "dl", "dt", "footer", "form", "h1", "h2", "h3", "h4",
+    "h5", "h6", "header", "li", "main", "ol", "p", "pre", "section", "table", "tr", "ul", "br", "hr",
+})  # fmt: skip
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,31}|#\d{1,7}|#[xX][0-9A-Fa-f]{1,6});")
 _CODE = re.compile(r"(```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]+`)", re.DOTALL)
 _ABOUT_CODE = re.compile(
@@ -46,11 +46,13 @@ _SENT_FROM = re.compile(
 )
 _SIGNATURE = re.compile(r"(?:\A|\n)-- \n(?:[^\n]{0,80}(?:\n|\Z)){0,8}\Z")
 _ORIGINAL = re.compile(
-    r"(?:\A|\n)[ \t]*-{2,}[ \t]*(?:original message|forwarded message|原始邮件|原邮件|转发邮件)[ \t]*-{2,}.*\Z",
+    r"(?:\A|\n)[ \t]*-{2,}[ \t]*(?:original message|forwarded message|原始邮件|原邮件|转发邮件)[ \t]*-{2,}"
+    r".*\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _QUOTED = re.compile(
-    r"(?:\A|\n)[ \t]*(?:on [^\n]{4,120} wrote:|[^\n]{0,80}于[^\n]{2,60}写道[:：]|在[^\n]{2,80}写道[:：])[ \t]*"
+    r"(?:\A|\n)[ \t]*"
+    r"(?:on [^\n]{4,120} wrote:|[^\n]{0,80}于[^\n]{2,60}写道[:：]|在[^\n]{2,80}写道[:：])[ \t]*"
     r"(?:\n[ \t]*)*(?:\n[ \t]*>[^\n]*)+",
     re.IGNORECASE,
 )
@@ -68,8 +70,9 @@ _BOILERPLATE: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("disclaimer", _DISCLAIMER),
 )
 _BOILERPLATE_HINTS = (
-    "--", "wrote:", "写道", "sent from", "get outlook", "auto", "system ", "this email", "this e-mail", "this message",
-    "confidential", "disclaimer", "系统", "自动", "机器人", "自我的", "來自", "来自", "从我的", "發自", "本邮件",
+    "--", "wrote:", "写道", "sent from", "get outlook", "auto", "system ", "this email", "this e-mail",
+    "this message", "confidential", "disclaimer",
+    "系统", "自动", "机器人", "自我的", "來自", "来自", "从我的", "發自", "本邮件",
 )  # fmt: skip
 
 
@@ -79,7 +82,7 @@ def is_about_code(text: str) -> bool:
 
 
 def plain(text: str, *, keep_tags: bool = False) -> tuple[str, tuple[str, ...]]:
-    """`text` without markup and boilerplate, and what was taken out. Fenced and inline code stays as it is."""
+    """`text` without markup and boilerplate, and what was taken out. Fenced and inline code stays."""
     changes: list[str] = []
     if not keep_tags and ("<" in text or "&" in text):
         text = _outside_code(text, lambda part: _without_markup(part, changes))

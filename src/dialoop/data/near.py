@@ -258,7 +258,7 @@ def _verify(first: Rows, later: Rows, low: _Signatures, threshold: float, links:
 
 
 def similarity(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Estimated Jaccard similarity of signature rows, corrected for bytes that agree by chance. Shape (n,)."""
+    """Estimated Jaccard similarity of signature rows, less bytes that agree by chance. Shape (n,)."""
     agree = (a == b).mean(axis=1)
     return np.asarray((agree - 1 / 256) / (1 - 1 / 256))
 

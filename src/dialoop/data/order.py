@@ -12,7 +12,7 @@ Ordered = tuple[Conversation | None, tuple[str, ...]]
 
 
 def in_order(conversation: Conversation) -> Ordered:
-    """Same-role neighbours merged, leading assistant turns dropped; None where a tool turn answers no call."""
+    """Same-role neighbours merged, leading assistant turns dropped; None for a tool turn without a call."""
     messages, changes = conversation.messages, []
     led = _without_leading_assistant(messages)
     if led is not messages:

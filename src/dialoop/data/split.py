@@ -122,7 +122,7 @@ def _position(group: int, seed: int) -> float:
 
 
 def _parts(positions: NDArray[np.float64], settings: SplitSettings) -> NDArray[np.uint8]:
-    """The part of each group: test below `test`, then valid, then train; none empty where three groups are."""
+    """The part of each group: test below `test`, then valid, then train; with three groups none is empty."""
     parts = np.full(len(positions), _TRAIN, dtype=np.uint8)
     parts[positions < settings.test + settings.valid] = _VALID
     parts[positions < settings.test] = _TEST

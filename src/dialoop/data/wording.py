@@ -46,7 +46,6 @@ _ZH: Wording = {
     "pii": "个人信息",
     "exact": "完全重复",
     "near": "近似重复",
-
     "line end": "换行符",
     "control character": "控制字符",
     "invisible character": "不可见字符",
