@@ -16,7 +16,7 @@ help: ## Show this help
 # The environment is made without python3-venv: pip is the system's, pointed at it.
 $(VENV)/.made: constraints.txt pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
-	$(PYTHON) -m pip --python $(BIN)/python install -c constraints.txt -e .
+	$(PYTHON) -m pip --python $(BIN)/python install -c constraints.txt -e '.[client]'
 	@touch $@
 
 $(VENV)/.made-dev: $(VENV)/.made

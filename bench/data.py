@@ -25,13 +25,19 @@ from statistics import median
 from typing import Any
 
 MAX_CHARS = 400
-ENGLISH = (
-    "parcel order refund delivery invoice address customer morning payment card warehouse broken screen return label "
-    "courier street window exchange voucher account password email colour size larger smaller shipping free express "
-    "support agent manager complaint thank welcome happy later tomorrow weekend holiday the a my your is was will can "
-    "please when where how much many to from with for and but not yes we you it they this that"
-).split()
-CHINESE = "订单退款快递发票地址客户早上付款银行卡仓库破损屏幕退货标签街道窗口换货优惠券账户密码邮箱颜色尺码大小运费免费加急支持客服经理投诉谢谢欢迎开心稍后明天周末假期我的你是在了和有请问什么时候哪里怎么多少可以不能好的"
+ENGLISH = [
+    "parcel", "order", "refund", "delivery", "invoice", "address", "customer", "morning", "payment", "card",
+    "warehouse", "broken", "screen", "return", "label", "courier", "street", "window", "exchange",
+    "voucher", "account", "password", "email", "colour", "size", "larger", "smaller", "shipping", "free",
+    "express", "support", "agent", "manager", "complaint", "thank", "welcome", "happy", "later", "tomorrow",
+    "weekend", "holiday", "the", "a", "my", "your", "is", "was", "will", "can", "please", "when", "where",
+    "how", "much", "many", "to", "from", "with", "for", "and", "but", "not", "yes", "we", "you", "it",
+    "they", "this", "that",
+]  # fmt: skip
+CHINESE = (
+    "订单退款快递发票地址客户早上付款银行卡仓库破损屏幕退货标签街道窗口换货优惠券"
+    "账户密码邮箱颜色尺码大小运费免费加急支持客服经理投诉谢谢欢迎开心稍后明天周末假期我的你是在了和有请问什么时候哪里怎么多少可以不能好的"
+)
 
 PEERS = {
     "dialoop": """
@@ -45,7 +51,8 @@ rows = clean_files(Input((Path(SOURCE),)), settings, Path(TARGET)).report.kept
 import polars as pl
 turns = pl.col("messages")
 short = turns.list.eval(pl.element().struct.field("content").str.len_chars() <= LIMIT).list.all()
-key = turns.list.eval(pl.element().struct.field("role") + pl.lit("\\x1f") + pl.element().struct.field("content"))
+turn = pl.element().struct
+key = turns.list.eval(turn.field("role") + pl.lit("\\x1f") + turn.field("content"))
 frame = (pl.scan_ndjson(SOURCE).filter(short).with_columns(key.list.join("\\x1f").alias("key"))
          .unique("key", keep="first", maintain_order=True).drop("key").collect(engine="streaming"))
 frame.write_ndjson(TARGET)
@@ -59,7 +66,8 @@ seen = set()
 def keep(row):
     if any(len(m["content"]) > LIMIT for m in row["messages"]):
         return False
-    key = hashlib.blake2b("\\x1f".join(m["role"] + "\\x1f" + m["content"] for m in row["messages"]).encode()).digest()
+    text = "\\x1f".join(m["role"] + "\\x1f" + m["content"] for m in row["messages"])
+    key = hashlib.blake2b(text.encode()).digest()
     if key in seen:
         return False
     seen.add(key)
@@ -187,7 +195,8 @@ def every_step(source: Path, folder: Path) -> None:
     found = measure("every-step", source, folder)
     print(
         f"{rows} rows, {source.stat().st_size / 1e6:.0f} MB: {found['rows']:.0f} kept, "
-        f"{rows / found['seconds']:.0f} rows/s, {rows / found['cpu']:.0f} rows/CPU s, peak {found['peak'] / 1e6:.0f} MB"
+        f"{rows / found['seconds']:.0f} rows/s, {rows / found['cpu']:.0f} rows/CPU s, "
+        f"peak {found['peak'] / 1e6:.0f} MB"
     )
 
 

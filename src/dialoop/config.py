@@ -24,16 +24,23 @@ class Settings(BaseModel):
 
 
 MaskKind = Literal["assistant", "last", "all"]
-DataFormat = Literal[
-    "openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"
-]
+DataFormat = Literal["openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"]
 CleanStep = Literal["unicode", "html", "roles", "turns", "language", "quality", "pii", "exact", "near"]
 
 
 class CleanSettings(Settings):
     """Which cleaning steps run, and their bounds."""
 
-    steps: tuple[CleanStep, ...] = ("unicode", "html", "roles", "turns", "language", "quality", "exact", "near")
+    steps: tuple[CleanStep, ...] = (
+        "unicode",
+        "html",
+        "roles",
+        "turns",
+        "language",
+        "quality",
+        "exact",
+        "near",
+    )
     """In this order, whatever the order given. `pii` is on by choice."""
     max_turn_chars: int = Field(8000, gt=0)
     """A longer turn rejects its conversation."""
@@ -290,7 +297,9 @@ def load_recipe(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}: a recipe is UTF-8 text such as `name = \"shop\"`") from error
+        raise ConfigError(
+            f'{path}: not TOML: {error}: a recipe is UTF-8 text such as `name = "shop"`'
+        ) from error
     for override in overrides:
         apply_override(table, override)
     return validate(kind, table, str(path))
@@ -356,7 +365,11 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
 
 def _settings_in(annotation: Any, path: Sequence[str | int]) -> type[BaseModel]:
     members = _members(annotation)
-    tagged = [m for m in members if path and m.model_fields.get("kind") and m.model_fields["kind"].default == path[0]]
+    tagged = [
+        m
+        for m in members
+        if path and m.model_fields.get("kind") and m.model_fields["kind"].default == path[0]
+    ]
     return (tagged or members or [Settings])[0]
 
 
@@ -373,4 +386,3 @@ def expand(path: str) -> Path:
         variable = expanded.split("${", 1)[1].split("}", 1)[0]
         raise ConfigError(f"{path}: the variable {variable} is not set: export {variable}=/the/folder first")
     return Path(expanded)
-

@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.chat.wire import conversation_from_openai
-from dialoop.cli.chat import Session, chat
+from dialoop.cli.chat import chat
+from dialoop.cli.session import Session
 from dialoop.types import ChatRequest, Delta, Engine, Sampling
 from tests.tiny import tiny_model
 

@@ -13,52 +13,16 @@ import pytest
 from dialoop.config import CleanSettings
 from dialoop.data.clean import clean
 from dialoop.data.leak import leaks, near_free
-from dialoop.data.near import NearIndex, shingles, signatures, similarity
+from dialoop.data.near import NearIndex, band_width, shingles, signatures, similarity
 from dialoop.types import Conversation, Message
 
 WORDS = [
-    "parcel",
-    "order",
-    "refund",
-    "delivery",
-    "invoice",
-    "address",
-    "customer",
-    "morning",
-    "payment",
-    "card",
-    "warehouse",
-    "broken",
-    "screen",
-    "return",
-    "label",
-    "courier",
-    "street",
-    "window",
-    "exchange",
-    "voucher",
-    "account",
-    "password",
-    "email",
-    "colour",
-    "size",
-    "larger",
-    "smaller",
-    "shipping",
-    "free",
-    "express",
-    "support",
-    "agent",
-    "manager",
-    "complaint",
-    "thank",
-    "welcome",
-    "happy",
-    "later",
-    "tomorrow",
-    "weekend",
-    "holiday",
-]
+    "parcel", "order", "refund", "delivery", "invoice", "address", "customer", "morning", "payment", "card",
+    "warehouse", "broken", "screen", "return", "label", "courier", "street", "window", "exchange",
+    "voucher", "account", "password", "email", "colour", "size", "larger", "smaller", "shipping", "free",
+    "express", "support", "agent", "manager", "complaint", "thank", "welcome", "happy", "later", "tomorrow",
+    "weekend", "holiday",
+]  # fmt: skip
 HAN = [chr(point) for point in range(0x4E00, 0x5000)]
 
 
@@ -87,6 +51,19 @@ def test_estimated_similarity_agrees_with_the_exact_one() -> None:
         errors.append(float(similarity(low[:1], low[1:])[0]) - jaccard(a, b))
     assert abs(np.mean(errors)) < 0.02
     assert np.std(errors) < 0.05
+
+
+@pytest.mark.parametrize(("threshold", "width"), [(0.95, 16), (0.85, 8), (0.7, 4), (0.5, 3)])
+def test_bands_get_narrower_as_the_threshold_falls(threshold: float, width: int) -> None:
+    assert band_width(threshold, 128) == width
+
+
+def test_pairs_at_a_low_threshold_are_found_too() -> None:
+    rng = random.Random(8)
+    train = [chat("q", " ".join(english(rng))) for _ in range(40)]
+    half = [chat("q", " ".join([*row.messages[1].content.split()[:45], *english(rng, 15)])) for row in train]
+    assert leaks(train, half, threshold=0.85).share == 0
+    assert leaks(train, half, threshold=0.5).share > 0.9
 
 
 def test_equal_texts_have_equal_signatures_and_others_do_not() -> None:

@@ -46,8 +46,12 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def start(
     context: typer.Context,
-    home: Annotated[Path | None, typer.Option(help="Where the store lies.", show_default=DEFAULT_HOME)] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    home: Annotated[
+        Path | None, typer.Option(help="Where the store lies.", show_default=DEFAULT_HOME)
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options that hold for every command."""
     context.obj = home or Path(os.environ.get("DIALOOP_HOME") or DEFAULT_HOME).expanduser()

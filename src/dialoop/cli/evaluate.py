@@ -21,8 +21,12 @@ def evaluate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A registered model or a directory.")],
     sources: Annotated[list[str], typer.Argument(help="Files of dialogues, or sample:en, sample:zh.")],
-    against: Annotated[str | None, typer.Option(help="A second model: the report says how far MODEL is better.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html, .json and .md (with --against).")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A second model: the report says how far MODEL is better.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, .json and .md (with --against).")
+    ] = None,
     max_cases: Annotated[int, typer.Option(min=1, help="Turns that are answered.")] = 200,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 96,
     seed: Annotated[int, typer.Option(help="Of the choice of cases and of the bootstrap.")] = 0,
@@ -71,18 +75,28 @@ def _print_metrics(console: Console, outcomes: Sequence[Outcome]) -> None:
             else:
                 kept = [o for o in mine if o.log_likelihood is not None]
                 value = metric.value([o.log_likelihood for o in kept], [o.tokens for o in kept])
-            shown.add_row(language, metric.name, f"{value:.{metric.digits}f}", str(len(kept)), metric.signature)
+            shown.add_row(
+                language, metric.name, f"{value:.{metric.digits}f}", str(len(kept)), metric.signature
+            )
     console.print(shown)
 
 
 def _compare(
-    console: Console, before: Sequence[Outcome], after: Sequence[Outcome], *, names: tuple[str, str], out: Path | None, seed: int
+    console: Console,
+    before: Sequence[Outcome],
+    after: Sequence[Outcome],
+    *,
+    names: tuple[str, str],
+    out: Path | None,
+    seed: int,
 ) -> None:
     from dialoop.evals.report import Identity, build
     from dialoop.evals.written import table, write
     from dialoop.jobs.tuning import hardware
 
-    identity = Identity(base=names[0], model=names[1], seeds={"eval": seed}, hardware=hardware(), command=command_line())
+    identity = Identity(
+        base=names[0], model=names[1], seeds={"eval": seed}, hardware=hardware(), command=command_line()
+    )
     report = build(before, after, identity=identity, seed=seed)
     table(report, console)
     if out is not None:

@@ -10,6 +10,10 @@ import typer
 from dialoop.cli.recipes import RecipeName, RunFolder, Set, command_line, find_recipe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
     from dialoop.train.loop import Progress
 
 
@@ -32,11 +36,15 @@ def pretrain(
     work = prepare(loaded, folder, lambda note: console.print(note, highlight=False))
     result = work.run(_Line(console, work.plan.name))
     if result.interrupted:
-        console.print(f"Interrupted after update {result.step}. The same command resumes it: {command_line()}")
+        console.print(
+            f"Interrupted after update {result.step}. The same command resumes it: {command_line()}"
+        )
         raise typer.Exit(130)
     console.print(f"Model: {folder / 'model'}", soft_wrap=True)
     if register:
-        console.print(f"Registered: {_register(context.obj, loaded.name, folder, loaded.model_dump(mode='json'))}")
+        console.print(
+            f"Registered: {_register(context.obj, loaded.name, folder, loaded.model_dump(mode='json'))}"
+        )
 
 
 def _register(home: Path, name: str, folder: Path, recipe: dict[str, object]) -> str:
@@ -52,15 +60,15 @@ def _register(home: Path, name: str, folder: Path, recipe: dict[str, object]) ->
 class _Line:
     """One line every ten updates: stage, loss, speed, time left."""
 
-    def __init__(self, console: object, stage_of: object) -> None:
+    def __init__(self, console: Console, stage_of: Callable[[int], str]) -> None:
         self.console, self.stage_of = console, stage_of
 
     def __call__(self, progress: Progress) -> None:
         if progress.step % 10 and progress.step != progress.steps:
             return
-        stage = self.stage_of(progress.step - 1)  # type: ignore[operator]
-        self.console.print(  # type: ignore[attr-defined]
-            f"{progress.step:>6}/{progress.steps}  {stage}  loss {progress.loss:.3f}  lr {progress.learning_rate:.2e}  "
+        self.console.print(
+            f"{progress.step:>6}/{progress.steps}  {self.stage_of(progress.step - 1)}  "
+            f"loss {progress.loss:.3f}  lr {progress.learning_rate:.2e}  "
             f"{progress.tokens_per_second:,.0f} tokens/s  {progress.seconds_left / 60:.0f} min left",
             highlight=False,
         )

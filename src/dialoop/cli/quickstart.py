@@ -15,7 +15,7 @@ def quickstart(
     set_: Set = None,
     out: Annotated[Path, typer.Option(help="Folder for report.html.")] = Path("."),
 ) -> None:
-    """Sample dialogues in, a better model served: clean, score, fine-tune with LoRA, score again, register."""
+    """Sample dialogues in, a better model served: clean, score, tune with LoRA, score again, register."""
     import shutil
     import time
 
@@ -28,41 +28,47 @@ def quickstart(
     started = time.monotonic()
     recipe = load_recipe(find_recipe("quickstart"), TuneRecipe, set_ or ())
     console.print(
-        f"dialoop-base answers a fictional shop's customers in English and Chinese, learns from the shop's own "
-        f"dialogues, and answers again. Store: {context.obj}",
+        "dialoop-base answers a fictional shop's customers in English and Chinese, learns from the shop's "
+        f"own dialogues, and answers again. Store: {context.obj}",
         soft_wrap=True,
     )
     finished = run_watched(recipe, context.obj, context.obj / "runs" / recipe.name, console)
-    report = finished.folder / "report.html"
-    if finished.report is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(report, out / "report.html")
-    show_result(console, context.obj, finished, recipe)
+    show_result(console, finished)
     if finished.version is not None:
-        console.print(f"Done in {time.monotonic() - started:.0f} s. Open {(out / 'report.html').resolve()}", soft_wrap=True)
+        out.mkdir(parents=True, exist_ok=True)
+        report = Path(shutil.copy(finished.folder / "report.html", out)).resolve()
+        console.print(f"Done in {time.monotonic() - started:.0f} s. Open {report}", soft_wrap=True)
         typer.echo(next_steps(finished.version.name, context.obj))
 
 
 def next_steps(name: str, home: Path) -> str:
-    """The line that serves the model, and a curl and an SDK snippet that work as pasted."""
+    """The line that serves the model, and a curl and an SDK snippet that work as pasted in a shell."""
     import shlex
     import sys
 
-    program = Path(sys.argv[0])
-    command = program if program.name == "dialoop" else Path("dialoop")
-    shown = command.resolve().relative_to(Path.cwd()) if command.resolve().is_relative_to(Path.cwd()) else command
-    serve = shlex.join([str(shown), "--home", str(home), "serve", name])
+    from dialoop.cli.app import DEFAULT_HOME
+
+    program = _shown(Path(sys.argv[0])) if Path(sys.argv[0]).is_absolute() else sys.argv[0]
+    store = [] if home == Path(DEFAULT_HOME).expanduser() else ["--home", str(home)]
     return f"""
 Serve it:
-  {serve}
+
+{shlex.join([program, *store, "serve", name])}
 
 Then, in another terminal:
-  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Where is my order A48213?"}}]}}'
 
-  from openai import OpenAI
-  client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
-  answer = client.chat.completions.create(
-      model="{name}", messages=[{{"role": "user", "content": "我的订单SY604821什么时候发货？"}}])
-  print(answer.choices[0].message.content)
+curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+  -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Where is my order A48213?"}}]}}'
+
+{shlex.quote(_shown(Path(sys.executable)))} - <<'PYTHON'
+from openai import OpenAI
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
+messages = [{{"role": "user", "content": "我的订单SY604821什么时候发货？"}}]
+print(client.chat.completions.create(model="{name}", messages=messages).choices[0].message.content)
+PYTHON
 """
+
+
+def _shown(path: Path) -> str:
+    """`path` as a person here would type it; links are kept, since a venv's python is one."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

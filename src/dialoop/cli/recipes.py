@@ -12,7 +12,9 @@ import typer
 
 from dialoop.errors import ConfigError, nearest
 
-RecipeName = Annotated[str, typer.Argument(help="A TOML file, or the name of a shipped recipe.", metavar="RECIPE")]
+RecipeName = Annotated[
+    str, typer.Argument(help="A TOML file, or the name of a shipped recipe.", metavar="RECIPE")
+]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a field, as in --set train.epochs=2.")]
 RunFolder = Annotated[
     Path | None, typer.Option("--run", help="Run directory; one that holds an interrupted run is resumed.")

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dialoop.config import TuneRecipe
+    from dialoop.evals.report import SideBySide
     from dialoop.jobs.tuning import Finished
 
 
@@ -27,7 +28,8 @@ def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunF
 
     loaded = load_recipe(find_recipe(recipe), TuneRecipe, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
-    show_result(Console(), context.obj, run_watched(loaded, context.obj, folder, Console()), loaded)
+    console = Console()
+    show_result(console, run_watched(loaded, context.obj, folder, console))
 
 
 def run_watched(recipe: TuneRecipe, home: Path, folder: Path, console: Console) -> Finished:
@@ -42,51 +44,41 @@ def run_watched(recipe: TuneRecipe, home: Path, folder: Path, console: Console) 
         watch.close()
 
 
-def show_result(console: Console, home: Path, finished: Finished, recipe: TuneRecipe) -> None:
-    """The table, three answers side by side, and what to do next."""
+def show_result(console: Console, finished: Finished) -> None:
+    """The table, three answers side by side, and where everything lies."""
     from dialoop.evals.written import table
 
     if finished.report is None or finished.version is None:
-        console.print(f"Interrupted after update {finished.tuned.result.step}. The same command resumes it: {command_line()}")
+        console.print(f"Interrupted after update {finished.tuned.result.step}; the same command goes on:")
+        console.print(f"  {command_line()}", soft_wrap=True)
         raise typer.Exit(130)
-    _rows(console, finished)
+    _print_rows(console, finished)
     table(finished.report, console)
     if finished.near_free is not None:
         console.print("\nOn the test rows without a near-duplicate in the training rows:")
         table(finished.near_free, console)
     for side in (finished.report.gains + finished.report.losses)[:3]:
-        _side(console, side)
+        _print_side(console, side)
     console.print(f"\nReport: {finished.folder / 'report.html'}", soft_wrap=True)
     console.print(f"Registered: [bold]{finished.version.ref}[/]")
-    if finished.folder.name == finished.version.name:
-        _archive(finished)
 
 
-def _archive(finished: Finished) -> None:
-    """A finished run makes room for the next of its name."""
-    if finished.version is not None:
-        finished.folder.rename(finished.folder.with_name(f"{finished.version.name}@{finished.version.version}"))
-
-
-def _rows(console: Console, finished: Finished) -> None:
-    tuned = finished.tuned
+def _print_rows(console: Console, finished: Finished) -> None:
+    tuned, rows = finished.tuned, finished.tuned.rows
     share = 100 * tuned.trained / tuned.weights
     console.print(
-        f"\nTrained {tuned.trained:,} of {tuned.weights:,} weights ({share:.1f} %) on {len(tuned.rows.rows)} rows, "
-        f"{tuned.rows.supervised:,} supervised tokens an epoch; {tuned.rows.shortened} rows lost old turns, "
-        f"{len(tuned.rows.dropped)} did not fit.",
+        f"\nTrained {tuned.trained:,} of {tuned.weights:,} weights ({share:.1f} %) on {len(rows.rows)} rows "
+        f"with {rows.supervised:,} supervised tokens; {rows.shortened} rows lost their oldest turns, "
+        f"{len(rows.dropped)} did not fit.",
         highlight=False,
     )
 
 
-def _side(console: Console, side: object) -> None:
+def _print_side(console: Console, side: SideBySide) -> None:
     from rich.markup import escape
 
-    from dialoop.evals.report import SideBySide
-
-    if isinstance(side, SideBySide):
-        question = side.case.history.messages[-1].content
-        lines = (("user", question), ("before", side.before), ("after", side.after), ("reference", side.case.reference))
-        console.print()
-        for label, text in lines:
-            console.print(f"  [dim]{label:>9}[/]  {escape(text.strip())}", highlight=False)
+    case = side.case
+    lines = {"user": case.history.messages[-1].content, "before": side.before, "after": side.after}
+    console.print()
+    for label, text in {**lines, "reference": case.reference}.items():
+        console.print(f"  [dim]{label:>9}[/]  {escape(text.strip())}", highlight=False)

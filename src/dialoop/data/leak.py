@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dialoop.data.exact import content_keys
-from dialoop.data.near import BAND_ROWS, shingle_text, signatures
+from dialoop.data.near import band_width, shingle_text, signatures
 from dialoop.data.spill import batches
 from dialoop.types import Conversation
 
@@ -71,7 +71,7 @@ def _twins(train: _Signed, test: _Signed, threshold: float) -> NDArray[np.int64]
     """For each test row the most similar train row of a shared band from `threshold` on, or -1."""
     twins = np.full(len(test), -1, dtype=np.int64)
     best = np.full(len(test), threshold)
-    for columns in _bands(train.shape[1]):
+    for columns in _bands(train.shape[1], band_width(threshold, train.shape[1])):
         for row, candidates in _candidates(train[:, columns], test[:, columns]):
             alike = (train[candidates] == test[row]).mean(axis=1)
             top = int(alike.argmax())
@@ -80,9 +80,9 @@ def _twins(train: _Signed, test: _Signed, threshold: float) -> NDArray[np.int64]
     return twins
 
 
-def _bands(permutations: int) -> Iterator[slice]:
-    for start in range(0, permutations - BAND_ROWS + 1, BAND_ROWS):
-        yield slice(start, start + BAND_ROWS)
+def _bands(permutations: int, width: int) -> Iterator[slice]:
+    for start in range(0, permutations - width + 1, width):
+        yield slice(start, start + width)
 
 
 def _candidates(train: _Signed, test: _Signed) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from dialoop.types import Conversation
 
-BAND_ROWS = 8
+RECALL = 0.99
+"""Of pairs exactly at the threshold, the share that shares a band."""
 LATIN_GRAM, HAN_GRAM = 5, 3
 SEED = 42
 LOOK_AHEAD = 48
@@ -72,6 +73,14 @@ def signatures(texts: Sequence[str], permutations: int) -> NDArray[np.uint32]:
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(len(texts), permutations)
 
 
+def band_width(threshold: float, permutations: int) -> int:
+    """The widest band, in permutations, that still brings pairs at the threshold together with RECALL."""
+    for width in range(min(32, permutations), 1, -1):
+        if 1 - (1 - threshold**width) ** (permutations // width) >= RECALL:
+            return width
+    return 1
+
+
 class NearIndex:
     """Signatures and band hashes of rows, appended batch by batch to files under `scratch`.
 
@@ -82,7 +91,8 @@ class NearIndex:
         self.threshold = threshold
         self.rows = 0
         self._permutations = permutations
-        self._bands = max(1, permutations // BAND_ROWS)
+        self._width = band_width(threshold, permutations)
+        self._bands = permutations // self._width
         self._paths = [scratch / f"band{i}.u32" for i in range(self._bands)]
         self._low_path = scratch / "signatures.u8"
         self._files: list[IO[bytes]] = [path.open("wb") for path in [*self._paths, self._low_path]]
@@ -97,7 +107,7 @@ class NearIndex:
     def append(self, conversations: Sequence[Conversation]) -> None:
         """Add rows, numbered from 0 in the order they come."""
         signed = signatures([shingle_text(c) for c in conversations], self._permutations)
-        width = self._permutations // self._bands
+        width = self._width
         for band, file in enumerate(self._files[:-1]):
             file.write(_folded(signed[:, band * width : (band + 1) * width]).tobytes())
         self._files[-1].write(signed.astype(np.uint8).tobytes())

@@ -21,6 +21,8 @@ from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_na
 from dialoop.evals.report import Report, Row
 
 SCHEMA = "dialoop.report/1"
+_COLUMNS = ("metric", "before", "after", "nearest", "delta", "interval", "p", "n", "verdict")
+_ROOMY = 100
 _COLOURS = {"better": "green", "worse": "red"}
 
 
@@ -71,27 +73,35 @@ def _plain(value: Any) -> Any:
 
 
 def table(report: Report, console: Console, language: ReportLanguage = "en") -> None:
-    """Print the headline and the metrics, before and after with intervals."""
+    """Print the headline and the metrics, before and after with intervals; p and n where there is room."""
     console.print(escape(headline(report, language)), style="bold", highlight=False)
+    keys = [key for key in _COLUMNS if console.width >= _ROOMY or key not in ("p", "n")]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for key in ("metric", "before", "after", "nearest", "delta", "interval", "p", "n", "verdict"):
-        shown.add_column(say(key, language), justify="left" if key in ("metric", "verdict") else "right")
+    for key in keys:
+        left = key in ("metric", "verdict")
+        shown.add_column(say(key, language), justify="left" if left else "right", no_wrap=True)
     for code in report.languages:
         shown.add_row(escape(language_name(code, language)), style="bold")
         for row in report.of(code):
-            shown.add_row(*_cells(row, language))
+            cells = _cells(row, language)
+            shown.add_row(*(cells[key] for key in keys))
         shown.add_section()
     console.print(shown)
 
 
-def _cells(row: Row, language: ReportLanguage) -> list[str]:
+def _cells(row: Row, language: ReportLanguage) -> dict[str, str]:
+    """The row's cells by column."""
     change = row.change
     colour = _COLOURS.get(change.verdict, "dim")
-    verdict = (
-        change.words(language) if change.verdict == "unclear" else say(f"short_{change.verdict}", language)
-    )
-    return [
-        f"  {named(change.metric, language)}", change.number(change.before), change.number(change.after),
-        change.number(row.nearest.before) if row.nearest else "", change.signed(change.delta),
-        escape(change.interval), p_text(change), str(change.cases), f"[{colour}]{escape(verdict)}[/{colour}]",
-    ]  # fmt: skip
+    verdict = say(f"short_{change.verdict}", language)
+    return {
+        "metric": f"  {named(change.metric, language)}",
+        "before": change.number(change.before),
+        "after": change.number(change.after),
+        "nearest": change.number(row.nearest.before) if row.nearest else "",
+        "delta": change.signed(change.delta),
+        "interval": escape(change.interval),
+        "p": p_text(change),
+        "n": str(change.cases),
+        "verdict": f"[{colour}]{escape(verdict)}[/{colour}]",
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -64,7 +64,9 @@ def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch
         dataset = load_dataset(recipe.data, scratch=folder / "scratch")
         watch.data(dataset)
         _check(dataset, recipe)
-        run = store.runs.start("tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": base.name})
+        run = store.runs.start(
+            "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": base.name}
+        )
         try:
             finished = _work(recipe, base, dataset, folder, command, watch)
         except BaseException:
@@ -107,7 +109,11 @@ def _work(
 
 
 def _report(
-    sides: Sequence[tuple[Outcome, ...]], recipe: TuneRecipe, dataset: Dataset, identity: Identity, folder: Path
+    sides: Sequence[tuple[Outcome, ...]],
+    recipe: TuneRecipe,
+    dataset: Dataset,
+    identity: Identity,
+    folder: Path,
 ) -> Report:
     before, after, nearest = sides
     return build(
@@ -118,7 +124,11 @@ def _report(
 
 
 def _near_free(
-    sides: Sequence[tuple[Outcome, ...]], recipe: TuneRecipe, dataset: Dataset, identity: Identity, folder: Path
+    sides: Sequence[tuple[Outcome, ...]],
+    recipe: TuneRecipe,
+    dataset: Dataset,
+    identity: Identity,
+    folder: Path,
 ) -> Report | None:
     """The same report on the test rows that have no near-duplicate in the training rows."""
     if not dataset.leaked.share:
@@ -133,19 +143,29 @@ def _near_free(
     return report
 
 
-def _register(store: Store, recipe: TuneRecipe, run_id: str, dataset: Dataset, finished: Finished) -> Finished:
+def _register(
+    store: Store, recipe: TuneRecipe, run_id: str, dataset: Dataset, finished: Finished
+) -> Finished:
     report, artefact = finished.report, finished.tuned.artefact
     if report is None or artefact is None:
         return finished
-    metrics = summary(report)
+    metrics, settings = summary(report), recipe.model_dump(mode="json")
     made = store.models.register(
         recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
-        base=recipe.base, data_hash=dataset.content_hash, recipe=recipe.model_dump(mode="json"),
-        metrics=metrics, run_id=run_id,
+        base=recipe.base, data_hash=dataset.content_hash, recipe=settings, metrics=metrics, run_id=run_id,
     )  # fmt: skip
-    store.reports.add("before-after", f"{made.ref}", metrics, path=finished.folder / "report.html", run_id=run_id)
+    folder = _archive(finished.folder, made.ref, store.home)
+    store.reports.add("before-after", made.ref, metrics, path=folder / "report.html", run_id=run_id)
     store.runs.finish(run_id, "completed", metrics)
-    return Finished(finished.folder, finished.tuned, made, report, finished.near_free)
+    return replace(finished, folder=folder, version=made)
+
+
+def _archive(folder: Path, ref: str, home: Path) -> Path:
+    """A finished run of the home makes room for the next of its name; a folder of the user's stays."""
+    target = folder.with_name(ref)
+    if folder.resolve().parent != home.resolve() / "runs" or target.exists():
+        return folder
+    return folder.rename(target)
 
 
 def summary(report: Report) -> dict[str, Any]:
@@ -153,7 +173,8 @@ def summary(report: Report) -> dict[str, Any]:
     rows = {
         language: {
             row.change.metric: {
-                "before": row.change.before, "after": row.change.after, "low": row.change.low, "high": row.change.high,
+                "before": row.change.before, "after": row.change.after,
+                "low": row.change.low, "high": row.change.high,
             }
             for row in report.of(language)
         }
@@ -188,4 +209,3 @@ def hardware() -> str:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return f"{platform.machine()}, {sys.platform}, {torch.get_num_threads()} threads, {device}"
-
