@@ -11,23 +11,29 @@ bench/prompts end, keep the language and do not loop. The exit status is 0 wheth
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import platform
-import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ngram
 import numpy as np
 import torch
-import torch.nn.functional as F
+from base_page import (
+    HERE,
+    MAX_ANSWER,
+    WINDOW,
+    Answer,
+    Bar,
+    Language,
+    bars_of,
+    made,
+    page,
+    summary,
+    write_answers,
+)
 from numpy.typing import NDArray
 
 from dialoop.chat.render import render_prompt
@@ -41,26 +47,13 @@ from dialoop.models.packed import PackedBody
 from dialoop.train.corpus import StagePlan, StagesPlan, plain_text, tokenise
 from dialoop.types import Conversation, Message, ModelRef, Sampling
 
-Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
-HERE = Path(__file__).resolve().parent
-WINDOW, BATCH_TOKENS, LONG_ENOUGH = 2048, 4096, 30
+BATCH_TOKENS, RESAMPLES = 4096, 2000
 EARLY, LATE = (256, 512), (1024, 2048)
-MAX_ANSWER, GOOD_SHARE, RESAMPLES = 128, 0.95, 2000
 # Prompts that ask for an answer in the other language, and which one: none of the present ones does.
 ASKS_FOR: Mapping[str, Language] = {}
 Ids = NDArray[np.integer]
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar: what was measured, in words, and whether it is met."""
-
-    name: str
-    measured: str
-    wanted: str
-    met: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +83,6 @@ class HeldOut:
         for length in _window_lengths(len(self.ids)):
             yield length, self.model[start : start + length - 1]
             start += length - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A greedy answer and its flags; asked: the language that it should be in."""
-
-    prompt: str
-    text: str
-    asked: Language
-    ended: bool
-    in_language: bool
-    loop: bool
-    trained_on: bool
-
-    @property
-    def good(self) -> bool:
-        return self.ended and self.in_language
 
 
 def seen_by(run: Path, recipe: PretrainRecipe, tokenizer: ChatTokenizer, steps: int) -> Seen:
@@ -143,12 +119,14 @@ def _shown(stage: StagePlan, steps: int, end: int | None) -> Iterator[Ids]:
 
 
 def held_out_rows(run: Path, name: str, source: TextSource, max_bytes: int) -> list[str]:
-    """The source's held-out texts, at most `max_bytes` of UTF-8, evenly chosen."""
-    lines = (run / "tokens" / f"{name}.held_out.jsonl").read_text(encoding="utf-8").splitlines()
+    """The source's held-out texts: as many as `max_bytes` of UTF-8 hold (one at least), evenly chosen."""
+    lines = (run / "tokens" / f"{name}.held_out.jsonl").read_text(encoding="utf-8").split("\n")
     texts = [plain_text(json.loads(line), source) for line in lines if line]
-    total = sum(len(text.encode()) for text in texts)
-    count = max(1, int(len(texts) * min(1.0, max_bytes / max(total, 1))))
-    return [texts[i] for i in np.linspace(0, len(texts) - 1, count).astype(int)] if texts else []
+    for count in range(len(texts), 0, -1):
+        chosen = [texts[i] for i in np.linspace(0, len(texts) - 1, count).astype(int)]
+        if count == 1 or sum(len(text.encode()) for text in chosen) <= max_bytes:
+            return chosen
+    return []
 
 
 def score(
@@ -186,7 +164,7 @@ def _window_lengths(length: int) -> list[int]:
 def _model_nats(model: Path, documents: Sequence[Ids]) -> list[Floats]:
     """Of each document: nats of all tokens but the first of each window of WINDOW, each window fresh."""
     body = PackedBody(load_model(ModelRef("base", model)))
-    windows = [w for ids in documents for w in np.split(ids, range(WINDOW, len(ids), WINDOW))]
+    windows = [ids[i : i + WINDOW] for ids in documents for i in range(0, len(ids), WINDOW)]
     nats: dict[int, Floats] = {}
     batch: list[int] = []
     for number in sorted(range(len(windows)), key=lambda n: len(windows[n])):
@@ -206,8 +184,9 @@ def _batch_nats(body: PackedBody, windows: Sequence[Ids], batch: Sequence[int]) 
     lengths = [len(windows[n]) for n in batch]
     ids = torch.from_numpy(np.concatenate([windows[n] for n in batch]).astype(np.int64)).to(body.head.device)
     hidden = body.hidden(ids, lengths)
-    parts = zip(hidden[:-1].split(1024), ids[1:].split(1024), strict=True)
-    losses = [F.cross_entropy(body.logits(h).float(), t, reduction="none") for h, t in parts]
+    parts = [(hidden[i : i + 1024], ids[i + 1 : i + 1025]) for i in range(0, len(ids) - 1, 1024)]
+    entropy = torch.nn.functional.cross_entropy
+    losses = [entropy(body.logits(h[: len(t)]).float(), t, reduction="none") for h, t in parts]
     flat = np.append(torch.cat(losses).double().cpu().numpy(), 0.0)
     ends = np.cumsum(lengths)
     return {n: flat[end - length : end - 1] for n, length, end in zip(batch, lengths, ends, strict=True)}
@@ -283,134 +262,14 @@ def _turns(ids: Ids, start: int) -> list[Ids]:
     return np.split(ids.astype(np.uint16), np.flatnonzero(ids == start))
 
 
-def bars_of(tables: Mapping[str, Any], answers: Mapping[Language, Sequence[Answer]]) -> list[Bar]:
-    """Every bar of the base model."""
-    bars = []
-    for row in tables["languages"]:
-        name = f"{row['of']}: held-out bits per byte below the 5-gram's"
-        words = f"{row['model']:.3f} against {row['ngram']:.3f}, {_signed(row['difference'])}"
-        bars.append(Bar(name, words, "below 0", row["model"] < row["ngram"]))
-    if tables["positions"]:
-        row = tables["positions"][0]
-        words = f"{row['late']:.3f} against {row['early']:.3f} nats a token, {_signed(row['difference'])}"
-        bars.append(Bar("positions 1,024-2,048 no worse than 256-512", words, "at most 0", row["late"] <= row["early"]))
-    for language, given in answers.items():
-        good, looping = sum(a.good for a in given), sum(a.loop for a in given)
-        words = f"{good} of {len(given)}"
-        name = f"{language}: answers end within {MAX_ANSWER} tokens in the language asked for"
-        bars.append(Bar(name, words, f"at least {GOOD_SHARE:.0%}", good >= GOOD_SHARE * len(given)))
-        bars.append(Bar(f"{language}: no answer loops", f"{looping} of {len(given)}", "0", looping == 0))
-        known = sum(a.trained_on for a in given)
-        bars.append(Bar(f"{language}: the prompts are unseen", f"{known} stand in the data", "0", known == 0))
-    return bars
-
-
-def _signed(difference: tuple[float, float, float]) -> str:
-    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(*difference)
-
-
-def table(head: str, rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; head: its column names between `|`."""
-    columns = head.split("|")
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell).strip() for cell in line) + " |" for line in lines)
-
-
-def page(report: Mapping[str, Any], bars: Sequence[Bar]) -> str:
-    """bars.md."""
-    bits = [
-        (r["of"], r["documents"], f"{r['bytes']:,}", f"{r['tokens']:,}", f"{r['model']:.3f}", f"{r['ngram']:.3f}",
-         _signed(r["difference"]))
-        for r in (*report["languages"], *report["sources"])
-    ]  # fmt: skip
-    places = [
-        (r["of"], r["documents"], f"{r['early']:.3f}", f"{r['late']:.3f}", _signed(r["difference"]))
-        for r in report["positions"]
-    ]
-    few = report["positions"][0]["documents"] if report["positions"] else 0
-    return f"""# The base model against its bars
-
-{table("bar|measured|wanted|met", [(b.name, b.measured, b.wanted, "yes" if b.met else "**no**") for b in bars])}
-
-{report["seen"]}
-
-{report["made"]}
-
-## Bits per byte of held-out text
-
-Natural logs / ln 2 / UTF-8 bytes of the predicted tokens, summed over documents. Windows of {WINDOW:,} tokens,
-each read afresh by the model, all tokens but a window's first predicted. The 5-gram (interpolated modified
-Kneser-Ney over the same token ids) predicts the same tokens and may look back across a window's beginning. It
-is trained on the distinct documents that the run saw, each counted once; of conversations it learns every token,
-the model in its last stage only the answers. Brackets: 95 % bootstrap intervals over documents. A language is
-its sources of plain text; `mixed` rows are parallel text, English above Chinese in one document, and belong to
-no language's bar; conversations are judged by the answers below. {report["limit"]}
-
-{table("held-out text|documents|bytes|tokens|model|5-gram|model - 5-gram", bits)}
-
-## Nats a token by position
-
-Held-out documents longer than {WINDOW:,} tokens, all their full windows, mean over documents.
-{f"Only {few} documents are that long, so that the interval is wide." if few < LONG_ENOUGH else ""}
-
-{table("documents|number|positions 256-512|1,024-2,048|difference", places)}
-
-## Answers
-
-Greedy, at most {MAX_ANSWER} tokens, each prompt the only turn of its dialogue; 100 prompts a language, all
-answers in `answers.en.md` and `answers.zh.md`. {report["exceptions"]}
-
-{table("prompts|number|end by themselves|in the language|both|loop|empty|turn stands in the data", report["answers"])}
-"""
-
-
-def write_answers(path: Path, language: Language, answers: Sequence[Answer]) -> None:
-    """Prompt, answer and flags of every answer."""
-    parts = [f"# Answers to the prompts in bench/prompts/{language}.txt\n"]
-    for number, answer in enumerate(answers, 1):
-        flags = {
-            "does not end": not answer.ended, "not in the language asked for": not answer.in_language,
-            "loops": answer.loop, "empty": not answer.text, "the prompt stands in the data": answer.trained_on,
-        }  # fmt: skip
-        raised = ", ".join(name for name, is_so in flags.items() if is_so) or "fine"
-        quoted = "\n".join(f"> {line}".rstrip() for line in (answer.text or " ").splitlines())
-        parts.append(f"**{number}. {answer.prompt}** ({raised})\n\n{quoted}\n")
-    path.write_text("\n".join(parts), encoding="utf-8")
-
-
-def summary(language: Language, given: Sequence[Answer]) -> tuple[object, ...]:
-    """A row of the table of answers."""
-    flags = [(a.ended, a.in_language, a.good, a.loop, not a.text, a.trained_on) for a in given]
-    return (language, len(given), *(sum(column) for column in zip(*flags, strict=True)))
-
-
-def made(arguments: argparse.Namespace) -> str:
-    """Command, commit, machine and day; paths by their last names alone."""
-    commit = _output("git", "describe", "--always", "--dirty")
-    cpu = next((x.split(":")[1].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")), "CPU")
-    weights = hashlib.sha256((arguments.model / "model.safetensors").read_bytes()).hexdigest()[:16]
-    options = " ".join(f"--{k} {'/'.join(Path(str(v)).parts[-2:])}" for k, v in vars(arguments).items() if v)
-    return (
-        f"`python bench/base_model.py {options.replace('_', '-')}`; commit {commit}; weights' sha256 {weights}...; "
-        f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores, torch {torch.__version__}, "
-        f"Python {platform.python_version()}; {time.strftime('%F')}."
-    )
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip() or "unknown"
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
-
-
 def steps_of(run: Path) -> int:
     """Updates that the run has made."""
     return int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"])
 
 
-def judge(arguments: argparse.Namespace, note: Any) -> tuple[dict[str, Any], dict[Language, list[Answer]], list[Bar]]:
+def judge(
+    arguments: argparse.Namespace, note: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[Language, list[Answer]], list[Bar]]:
     """Everything measured, in order."""
     recipe = load_recipe(arguments.recipe, PretrainRecipe)
     tokenizer = ChatTokenizer.load(arguments.model)
@@ -456,24 +315,28 @@ def tables_of(scored: Sequence[HeldOut]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--run", type=Path, required=True, help="directory of `dialoop pretrain`")
     parser.add_argument("--model", type=Path, required=True, help="the model's Hugging Face directory")
     parser.add_argument("--recipe", type=Path, default=Path("recipes/base.toml"), help="the run's recipe")
     parser.add_argument("--out", type=Path, default=Path("docs/base-model"), help="where the pages go")
     parser.add_argument("--max-bytes", type=int, default=1_000_000, help="held-out bytes scored of a source")
-    parser.add_argument("--steps", type=int, help="updates that the model has seen; default: all of the run's")
+    parser.add_argument("--steps", type=int, help="updates the model has seen; default: all of the run's")
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     start = time.monotonic()
-    report, answers, bars = judge(arguments, lambda words: print(f"{time.monotonic() - start:5.0f} s  {words}", flush=True))
+    report, answers, bars = judge(
+        arguments, lambda words: print(f"{time.monotonic() - start:5.0f} s  {words}", flush=True)
+    )
     arguments.out.mkdir(parents=True, exist_ok=True)
     for language, given in answers.items():
         write_answers(arguments.out / f"answers.{language}.md", language, given)
     (arguments.out / "bars.md").write_text(page(report, bars), encoding="utf-8")
     record = {"bars": [asdict(bar) for bar in bars], **report}
-    (arguments.out / "bars.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(record, indent=1, ensure_ascii=False, default=float)
+    (arguments.out / "bars.json").write_text(text, encoding="utf-8")
     for bar in bars:
         print(f"{'met   ' if bar.met else 'FAILED'}  {bar.name}: {bar.measured} (wanted: {bar.wanted})")
 

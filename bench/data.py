@@ -180,13 +180,13 @@ def compare(source: Path, folder: Path, rounds: int) -> None:
             runs[peer].append(measure(peer, source, folder))
     own = median(run["cpu"] for run in runs["dialoop"])
     print(f"{rows} rows, {source.stat().st_size / 1e6:.0f} MB, {rounds} rounds, medians")
-    print(
-        "| | rows/s | rows/CPU s | peak MB | rows kept | CPU time / dialoop's |\n|---|---:|---:|---:|---:|---:|"
-    )
+    print("| | rows/s | rows/CPU s | peak MB | rows kept | CPU time / dialoop's |")
+    print("|---|---:|---:|---:|---:|---:|")
     for peer, found in runs.items():
         seconds, cpu, peak = (median(run[key] for run in found) for key in ("seconds", "cpu", "peak"))
-        cells = (f"{rows / seconds:.0f}", f"{rows / cpu:.0f}", f"{peak / 1e6:.0f}", int(found[0]["rows"]))
-        print(f"| {peer} | {' | '.join(map(str, cells))} | {cpu / own:.2f} |")
+        kept = int(found[0]["rows"])
+        speeds = f"{rows / seconds:.0f} | {rows / cpu:.0f}"
+        print(f"| {peer} | {speeds} | {peak / 1e6:.0f} | {kept} | {cpu / own:.2f} |")
 
 
 def every_step(source: Path, folder: Path) -> None:
@@ -212,7 +212,8 @@ def main() -> None:
     parser.add_argument("--file", type=Path)
     arguments = parser.parse_args()
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {time.strftime('%F')}"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        time.strftime("%F"),
     )
     with tempfile.TemporaryDirectory(prefix="dialoop-bench-") as name:
         folder = Path(name)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dialoop.errors import ConfigError, echo, nearest
 
@@ -191,6 +191,12 @@ class TuneRecipe(Settings):
     """For how long."""
     eval: EvalSettings = EvalSettings()
     """How it is judged."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _default_kind(cls, method: Any) -> Any:
+        """A `[method]` table without a kind is the default method's."""
+        return {"kind": "lora", **method} if isinstance(method, dict) else method
 
 
 class TokenizerSettings(Settings):

@@ -13,7 +13,9 @@ HEAVY = ("torch", "transformers", "peft", "pydantic", "sqlalchemy", "polars", "s
 
 def dialoop(*arguments: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.argv[0] = 'dialoop'; from dialoop.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, encoding="utf-8"
+    )
 
 
 def test_help_imports_nothing_that_computes() -> None:

@@ -24,7 +24,7 @@ LATIN_GRAM, HAN_GRAM = 5, 3
 SEED = 42
 LOOK_AHEAD = 48
 """Rows of one bucket that each row is compared with, besides the bucket's first."""
-_CHUNK = 1 << 14
+_CHUNK = 1 << 11
 _RESIDENT = 1 << 28
 _PARTITION = 1 << 23
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

@@ -1,0 +1,105 @@
+"""Recipes: TOML in, frozen settings out, and errors that name the right key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dialoop.config import FullMethod, LoraMethod, TuneRecipe, apply_override, expand, load_recipe, validate
+from dialoop.errors import ConfigError
+
+MINIMAL = 'kind = "tune"\nname = "shop"\n[data]\nsources = ["sample:en"]\n'
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_minimal_recipe_is_filled_with_defaults(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL), TuneRecipe)
+    assert recipe.base == "dialoop-base"
+    assert recipe.method == LoraMethod()
+    assert recipe.train.mask == "assistant"
+
+
+@pytest.mark.parametrize(
+    ("override", "path", "value"),
+    [
+        ("train.epochs=2", ("train", "epochs"), 2.0),
+        ("base=/models/tiny", ("base",), "/models/tiny"),
+        ('data.sources=["sample:zh"]', ("data", "sources"), ("sample:zh",)),
+        ("optim.schedule=linear", ("optim", "schedule"), "linear"),
+        ("eval.seed = 7", ("eval", "seed"), 7),
+    ],
+)
+def test_any_field_can_be_overridden(
+    tmp_path: Path, override: str, path: tuple[str, ...], value: object
+) -> None:
+    found: object = load_recipe(write(tmp_path, MINIMAL), TuneRecipe, [override])
+    for name in path:
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_the_method_is_chosen_by_its_kind(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, MINIMAL), TuneRecipe, ['method={kind="full"}'])
+    assert recipe.method == FullMethod()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trian.epochs=2", "unknown key 'trian'; did you mean 'train'?"),
+        ("train.epoch=2", "unknown key 'train.epoch'; did you mean 'epochs'?"),
+        ("method.rnak=2", "unknown key 'method.lora.rnak'; did you mean 'rank'?"),
+        ("data.clean.setps=[]", "unknown key 'data.clean.setps'; did you mean 'steps'?"),
+        ("train.epochs=0", "train.epochs = 0: Input should be greater than 0"),
+        ("name=Big Shop", "name = 'Big Shop'"),
+        ("train.mask=none", "train.mask = 'none': Input should be 'assistant', 'last' or 'all'"),
+    ],
+)
+def test_a_wrong_field_is_named_with_what_would_be_right(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(write(tmp_path, MINIMAL), TuneRecipe, [override])
+    assert message in str(error.value)
+
+
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="key 'data' is missing"):
+        load_recipe(write(tmp_path, 'kind = "tune"\nname = "x"\n'), TuneRecipe)
+
+
+def test_a_file_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"not TOML.*line 1"):
+        load_recipe(write(tmp_path, "name: shop\n"), TuneRecipe)
+
+
+def test_settings_cannot_be_changed() -> None:
+    recipe = validate(TuneRecipe, {"name": "x", "data": {"sources": ["sample:en"]}}, "here")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.name = "y"  # type: ignore[misc]
+
+
+def test_an_override_of_a_value_as_a_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'name' is 'x', not a table"):
+        apply_override({"name": "x"}, "name.first=y")
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"expected a\.b=value"):
+        apply_override({}, "train.epochs")
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIALOOP_NOWHERE", raising=False)
+    with pytest.raises(ConfigError, match="variable DIALOOP_NOWHERE is not set"):
+        expand("${DIALOOP_NOWHERE}/x.jsonl")
+
+
+def test_a_secret_long_value_is_not_repeated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(write(tmp_path, MINIMAL), TuneRecipe, [f"name={'S' * 100}"])
+    assert "S" * 65 not in str(error.value)
