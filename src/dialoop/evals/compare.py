@@ -19,6 +19,7 @@ CONFIDENCE = 0.95
 POWER = 0.8
 MOST_MORE = 100_000
 _CHUNK = 4_000_000
+_HUGE = 1e5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,17 @@ class Comparison:
 
     def number(self, value: float) -> str:
         """`value` with the metric's digits and a true minus sign."""
-        return "–" if math.isnan(value) else f"{value:.{self.digits}f}".replace("-", "−")
+        return self._written(value, "")
 
     def signed(self, value: float) -> str:
         """`value` with the metric's digits and its sign."""
-        return "–" if math.isnan(value) else f"{value:+.{self.digits}f}".replace("-", "−")
+        return self._written(value, "+")
+
+    def _written(self, value: float, sign: str) -> str:
+        if math.isnan(value):
+            return "–"
+        style = f"{sign}.{self.digits}f" if abs(value) < _HUGE else f"{sign}.1e"
+        return f"{value:{style}}".replace("-", "−")
 
 
 def compare(

@@ -73,13 +73,14 @@ def _plain(value: Any) -> Any:
 
 
 def table(report: Report, console: Console, language: ReportLanguage = "en") -> None:
-    """Print the headline and the metrics, before and after with intervals; p and n where there is room."""
+    """Print the headline and the metrics, before and after with intervals; change, p and n where there is room."""
     console.print(escape(headline(report, language)), style="bold", highlight=False)
-    keys = [key for key in _COLUMNS if console.width >= _ROOMY or key not in ("p", "n")]
+    keys = [key for key in _COLUMNS if console.width >= _ROOMY or key not in ("delta", "p", "n")]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for key in keys:
         left = key in ("metric", "verdict")
-        shown.add_column(say(key, language), justify="left" if left else "right", no_wrap=True)
+        title = say("nearest_short" if key == "nearest" else key, language)
+        shown.add_column(title, justify="left" if left else "right", no_wrap=True)
     for code in report.languages:
         shown.add_row(escape(language_name(code, language)), style="bold")
         for row in report.of(code):

@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 QUERY_BLOCK = 256
 
@@ -38,7 +38,7 @@ class _BlockAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *weights = ctx.saved_tensors
         grad = grad.contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -75,8 +75,8 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], sc
     for length, run in groupby(lengths):
         count = len(list(run))
         stop = start + count * length
-        rows = [_by_head(x[start:stop], count, length) for x in (q, k, v)]
-        parts.append(_attend(*rows, scale).view(count, heads, length, -1).transpose(1, 2).flatten(0, 1))
+        rows = (_by_head(x[start:stop], count, length) for x in (q, k, v))
+        parts.append(_attend(*rows, scale=scale).view(count, heads, length, -1).transpose(1, 2).flatten(0, 1))
         start = stop
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -86,7 +86,7 @@ def _by_head(x: Tensor, count: int, length: int) -> Tensor:
     return x.view(count, length, x.shape[1], -1).transpose(1, 2).reshape(count * x.shape[1], length, -1)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
     if q.device.type == "cpu":
         return _BlockAttention.apply(q, k, v, scale)  # type: ignore[no-any-return, no-untyped-call]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dialoop.config import ArchitectureSettings
 from dialoop.models.attention import packed_attention
@@ -42,7 +42,7 @@ def norm_rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020)."""
-    return F.silu(gate) * up
+    return functional.silu(gate) * up
 
 
 class Norm(nn.Module):

@@ -26,6 +26,11 @@ class Lora:
     def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> LoraModel:
         from peft import LoraConfig, get_peft_model
 
+        if base.adapter is not None:
+            raise ModelError(
+                f"{base.name} is an adapter itself, and a new one would lose it: write it as a whole model "
+                f"first (dialoop models export {base.name} --to DIR) and tune that"
+            )
         chosen = self.settings
         config = LoraConfig(
             r=chosen.rank,
@@ -37,11 +42,15 @@ class Lora:
         )
         torch.manual_seed(seed)
         try:
-            # bf16 adapters have fp32 masters in the optimizer; peft's own upcast would be paid on every call.
-            wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", category=FutureWarning, message="`is_gradient_checkpointing`"
+                )
+                # bf16 adapters have fp32 masters in the optimizer; peft's own upcast is paid on every call.
+                wrapped = get_peft_model(model, config, autocast_adapter_dtype=False)
         except ValueError as error:
             raise ModelError(
-                f"method.targets {chosen.targets!r} does not fit {base.name}: {error}: use \"all-linear\""
+                f'method.targets {chosen.targets!r} does not fit {base.name}: {error}: use "all-linear"'
             ) from error
         return LoraModel(wrapped, base)
 
@@ -71,4 +80,3 @@ class LoraModel:
             self.wrapped.save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         return ModelRef(self.base.name, self.base.base, folder)
-

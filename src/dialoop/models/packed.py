@@ -41,7 +41,8 @@ class PackedBody:
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
-        self.own = str(self.model.config._attn_implementation)
+        config: Any = model.config
+        self.own = str(config._attn_implementation)
         self.packs = self._probe()
 
     @property
@@ -52,7 +53,7 @@ class PackedBody:
     def hidden(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         if self.packs:
             return self._packed(token_ids, lengths)
-        return torch.cat([self._alone(document) for document in token_ids.split(list(lengths))])
+        return torch.cat([self._alone(document) for document in _documents(token_ids, lengths)])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, D) -> (N, V), by the model's own head with whatever it does to its logits after it."""
@@ -88,7 +89,7 @@ class PackedBody:
             return False
         lengths = (5, 5, 3)
         ids = torch.arange(sum(lengths), device=self.head.device) % self.head.shape[0]
-        wanted = torch.cat([self._alone(document) for document in ids.split(list(lengths))]).float()
+        wanted = torch.cat([self._alone(document) for document in _documents(ids, lengths)]).float()
         register()
         self.model.set_attn_implementation(NAME)
         try:
@@ -103,6 +104,10 @@ class PackedBody:
     def release(self) -> None:
         """Give the model its own attention back, as generation with a cache needs it."""
         self.model.set_attn_implementation(self.own)
+
+
+def _documents(token_ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, ...]:
+    return token_ids.split(list(lengths))  # type: ignore[no-untyped-call, no-any-return]
 
 
 def plain_head(model: nn.Module) -> bool:

@@ -49,7 +49,7 @@ def _shift(values: NDArray[np.generic], last: float) -> NDArray[np.generic]:
 
 
 def windows(rows: Sequence[NDArray[np.integer]]) -> Batch:
-    """Equally long windows of running text, (length + 1,) tokens each; every token but the first is a target."""
+    """Equally long windows of running text, (length + 1,) tokens each; all but the first are targets."""
     tokens = np.stack(rows).astype(np.int64)
     ids, targets = tokens[:, :-1].ravel(), tokens[:, 1:].ravel()
     return Batch(ids, targets, np.ones(len(ids), np.float32), (tokens.shape[1] - 1,) * len(rows))

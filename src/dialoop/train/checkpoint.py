@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,12 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write `folder/step-N` atomically; older ones than the last two go once the new one is durable."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.glob(".draft-*"):
+        shutil.rmtree(left_over)
     target, draft = folder / f"step-{checkpoint.step:08d}", folder / f".draft-{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
-    save_file({k: v.detach().cpu().contiguous() for k, v in checkpoint.tensors.items()}, draft / "state.safetensors")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    save_file(tensors, draft / "state.safetensors")
     (draft / "state.json").write_text(json.dumps(dict(checkpoint.values)), encoding="utf-8")
     files = {name: _sum(draft / name) for name in ("state.safetensors", "state.json")}
     manifest = {"step": checkpoint.step, "files": files}
@@ -44,12 +48,20 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     for file in draft.iterdir():
         _sync(file)
     _sync(draft)
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        shutil.rmtree(target)
     draft.rename(target)
     _sync(folder)
-    for old in _all(folder)[:-KEEP]:
-        shutil.rmtree(old)
+    _clear(folder, target)
     return target
+
+
+def _clear(folder: Path, target: Path) -> None:
+    """Remove what is too old, and what lies after `target`: damaged ones that a resumed run passed over."""
+    kept = [path for path in _all(folder) if path.name <= target.name][-KEEP:]
+    for path in _all(folder):
+        if path not in kept:
+            shutil.rmtree(path)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -57,9 +69,24 @@ def latest(folder: Path) -> Checkpoint | None:
     for path in reversed(_all(folder)):
         try:
             return _load(path)
-        except (TrainError, OSError, ValueError) as error:
+        except (TrainError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s cannot be used (%s): trying the one before", path, error)
+    if _all(folder):
+        log.warning("%s: no checkpoint can be used: the run starts anew", folder)
     return None
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold `folder` until the block or the process ends. Raises TrainError where another process does."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainError(
+                f"{folder} is being trained in by another process: wait for it, or stop it"
+            ) from error
+        yield
 
 
 def _load(path: Path) -> Checkpoint:

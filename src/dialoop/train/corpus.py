@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,12 @@ from dialoop.chat.render import render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import PretrainRecipe, Stage, TextSource, expand
-from dialoop.errors import DataError, RenderError
+from dialoop.errors import DataError, RenderError, TrainError
 from dialoop.train.batch import Batch, Ints, epoch_order, fill, windows
 from dialoop.types import Conversation
+
+WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh")}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,31 @@ def rows(source: TextSource) -> Iterator[Mapping[str, Any]]:
     path = expand(source.path)
     if not path.is_file():
         raise DataError(f"{path}: no such file: a source is a JSONL file, gzipped or not")
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as lines
+    ):
         for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(f'{path}:{number}: not JSON: expected one object a line, as {{"text": ...}}') from error
-            if not source.licences or row.get("licence") in source.licences:
-                yield row
+            if line.strip():
+                row = _row(line, source, f"{path}:{number}")
+                if not source.licences or row.get("licence") in source.licences:
+                    yield row
+
+
+def _row(line: str, source: TextSource, where: str) -> Mapping[str, Any]:
+    wanted = WANTED[source.as_]
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}: not JSON: expected one object a line, with {' and '.join(wanted)}"
+        ) from error
+    if not isinstance(row, dict) or any(key not in row for key in wanted):
+        raise DataError(
+            f"{where}: lacks {' or '.join(wanted)}: write it, or set the source's `as` to what the rows are"
+        )
+    return row
 
 
 def plain_text(row: Mapping[str, Any], source: TextSource) -> str:
@@ -63,24 +83,32 @@ def is_held_out(name: str, index: int, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
-def tokenise(name: str, source: TextSource, tokenizer: ChatTokenizer, folder: Path, held_out: float) -> Tokens:
+def tokenise(
+    name: str, source: TextSource, tokenizer: ChatTokenizer, folder: Path, held_out: float
+) -> Tokens:
     """The source's training tokens, made once and kept in `folder`; held-out rows go to a JSONL beside."""
     target = folder / f"{name}.npz"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        pieces, kept_out = [], []
+        pieces, kept_out, refused = [], [], 0
         for index, row in enumerate(rows(source)):
             if is_held_out(name, index, held_out):
                 kept_out.append(json.dumps(row, ensure_ascii=False))
             elif (piece := _tokens_of(row, source, tokenizer)) is not None:
                 pieces.append(piece)
+            else:
+                refused += 1
+        if refused:
+            log.warning("%s: %d conversations cannot be rendered and are left out", name, refused)
         (folder / f"{name}.held_out.jsonl").write_text("\n".join(kept_out), encoding="utf-8")
         _write(target, pieces, tokenizer.vocab_size)
     arrays = np.load(target)
     return Tokens(arrays["tokens"], arrays["answers"], arrays["offsets"])
 
 
-def _tokens_of(row: Mapping[str, Any], source: TextSource, tokenizer: ChatTokenizer) -> tuple[Ints, Any] | None:
+def _tokens_of(
+    row: Mapping[str, Any], source: TextSource, tokenizer: ChatTokenizer
+) -> tuple[Ints, Any] | None:
     end = [] if tokenizer.pad_id is None else [tokenizer.pad_id]
     if source.as_ != "chat":
         ids = np.asarray(tokenizer.encode(plain_text(row, source)) + end)
@@ -89,7 +117,8 @@ def _tokens_of(row: Mapping[str, Any], source: TextSource, tokenizer: ChatTokeni
         rendered = render(conversation_from_openai(row), tokenizer)
     except (DataError, RenderError):
         return None
-    return np.asarray([*rendered.token_ids, *end]), np.asarray([w > 0 for w in rendered.loss_mask] + [False] * len(end))
+    answers = [weight > 0 for weight in rendered.loss_mask] + [False] * len(end)
+    return np.asarray([*rendered.token_ids, *end]), np.asarray(answers)
 
 
 def _write(target: Path, pieces: Sequence[tuple[Ints, Any]], vocabulary: int) -> None:
@@ -115,7 +144,13 @@ class StagePlan:
         self.lengths = np.asarray([starts[s][d + 1] - starts[s][d] for s, d in self.documents])
         self.steps = max(1, stage.tokens // stage.batch_tokens)
         self._order: tuple[int, Ints, Ints] | None = None
-        self._rows: tuple[int, list[list[int]]] | None = None
+        self._rows: dict[int, list[list[int]]] = {}
+        wanted = 1 if stage.mask == "assistant" else stage.length + 1
+        if self.tokens < wanted:
+            raise TrainError(
+                f"stage {stage.name!r}: its sources hold {self.tokens} tokens, a row takes {wanted}: "
+                f"add sources, or lower `length`"
+            )
 
     @property
     def tokens(self) -> int:
@@ -127,8 +162,9 @@ class StagePlan:
 
     def _windows(self, step: int) -> Sequence[Batch]:
         """Windows of the epoch's running text, drawn in random order so that an update mixes sources."""
-        length, per_update = self.stage.length, max(self.stage.batch_tokens // self.stage.length, 1)
+        length = self.stage.length
         count = (self.tokens - 1) // length
+        per_update = min(max(self.stage.batch_tokens // length, 1), count)
         epoch, place = divmod(step * per_update, count // per_update * per_update)
         order = epoch_order(count, self.recipe.seed + 1, epoch)[place : place + per_update]
         rows = [self._stream(epoch, int(window) * length, length + 1) for window in order]
@@ -164,11 +200,11 @@ class StagePlan:
         return [self._pack(rows) for rows in chosen]
 
     def _packs(self, epoch: int) -> list[list[int]]:
-        if self._rows is None or self._rows[0] != epoch:
+        if epoch not in self._rows:
             capped = np.minimum(self.lengths, self.stage.length)
             order = epoch_order(len(self.documents), self.recipe.seed, epoch)
-            self._rows = (epoch, fill(capped.tolist(), order, self.recipe.micro_batch))
-        return self._rows[1]
+            self._rows[epoch] = fill(capped.tolist(), order, self.recipe.micro_batch)
+        return self._rows[epoch]
 
     def _pack(self, rows: Sequence[int]) -> Batch:
         documents = sorted((self._document(row) for row in rows), key=lambda document: len(document[0]))

@@ -23,7 +23,7 @@ class Rows:
     @property
     def supervised(self) -> int:
         """Tokens that are learnt."""
-        return sum(weight > 0 for row in self.rows for weight in row.loss_mask)
+        return sum(weight > 0 for row in self.rows for weight in row.loss_mask[1:])
 
 
 def fit_rows(
@@ -43,7 +43,9 @@ def fit_rows(
         else:
             fitted.append(row)
     if not fitted:
-        raise TrainError(f"none of {len(conversations)} conversations fits {max_length} tokens: raise train.max_length")
+        raise TrainError(
+            f"none of {len(conversations)} conversations fits {max_length} tokens: raise train.max_length"
+        )
     return Rows(tuple(fitted), shortened, tuple(dropped))
 
 
@@ -55,21 +57,25 @@ def _fit(
     cut = False
     while len(row.token_ids) > max_length:
         shorter = without_oldest(conversation)
-        if shorter is None or not any(m.role == "assistant" for m in shorter.messages):
-            return None, cut
+        if shorter is None:
+            return None, False
         conversation, cut = shorter, True
-        row = render(conversation, tokenizer, mask=mask)
+        try:
+            row = render(conversation, tokenizer, mask=mask)
+        except RenderError:  # what could be learnt lay in the turns that were left out
+            return None, False
     return row, cut
 
 
 def without_oldest(conversation: Conversation) -> Conversation | None:
     """The conversation without its first exchange, system turns kept; None where only one is left."""
-    kept = [m for m in conversation.messages if m.role in ("system", "developer")]
-    turns = [m for m in conversation.messages if m.role not in ("system", "developer")]
-    starts = [i for i, message in enumerate(turns) if message.role == "user" and i > 0]
+    messages = conversation.messages
+    turns = [i for i, message in enumerate(messages) if message.role not in ("system", "developer")]
+    starts = [i for i in turns[1:] if messages[i].role == "user"]
     if not starts:
         return None
-    return replace(conversation, messages=(*kept, *turns[starts[0] :]))
+    kept = (m for i, m in enumerate(messages) if i >= starts[0] or i not in turns)
+    return replace(conversation, messages=tuple(kept))
 
 
 def _name(conversation: Conversation, position: int) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from dialoop.errors import TrainError
 from dialoop.train.batch import Batch
-from dialoop.train.checkpoint import Checkpoint, latest, save
+from dialoop.train.checkpoint import Checkpoint, latest, save, sole_writer
 from dialoop.train.interrupt import Interrupt
 from dialoop.train.optim import Optimizer
 
@@ -51,7 +52,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Validation during training: `loss()` every `every` updates, and after how many bad ones to stop."""
+    """Validation: `loss()` every `every` updates and after the last; `patience` bad ones in a row stop.
+
+    every, patience: 0 = never.
+    """
 
     loss: Callable[[], float]
     every: int
@@ -98,26 +102,39 @@ def train(
     """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
 
     loss: weighted sum of the token losses of a batch. Gradients of an update are divided by its summed
-    weights, so accumulation does not change the objective. Raises TrainError when the loss stays NaN.
+    weights, so accumulation does not change the objective. Weights that were best under `judge` are put
+    back at the end. Raises TrainError when the gradient stays NaN or another process trains in `folder`.
     """
-    state = _resume(folder, optimizer)
-    journal = Journal(folder / "metrics.jsonl", state.step)
-    stopped = False
-    with Interrupt() as wish:
-        while state.step < plan.steps and not stopped and not wish.made:
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder), Interrupt() as wish:
+        state = _resume(folder, optimizer)
+        journal, saved = Journal(folder / "metrics.jsonl", state.step), state.step
+        while not (_ended(judge, plan, state) or wish.made):
             progress = _update(loss, optimizer, plan, state)
-            stopped = False
-            if judge is not None and (state.step % judge.every == 0 or state.step == plan.steps):
-                progress, stopped = _validate(judge, optimizer, state, progress)
+            if judge is not None and _is_due(judge, plan, state):
+                progress = _validate(judge, optimizer, state, progress)
             journal.write(progress)
             on_progress(progress)
             if state.step % checkpoint_every == 0:
                 _save(folder, optimizer, state)
-        _save(folder, optimizer, state)
-    done = stopped or state.step >= plan.steps
-    if done and state.best:
+                saved = state.step
+        if saved != state.step:
+            _save(folder, optimizer, state)
+    ended, short = _ended(judge, plan, state), state.step < plan.steps
+    if ended and state.best:
         optimizer.load({**optimizer.state(), **state.best})
-    return Result(state.step, state.tokens, state.seconds, not done, stopped, state.best_step, state.best_loss)
+    return Result(
+        state.step, state.tokens, state.seconds, not ended, ended and short, state.best_step, state.best_loss
+    )
+
+
+def _ended(judge: Judge | None, plan: Plan, state: _State) -> bool:
+    """Whether all updates are done, or validation has been bad for too long."""
+    return state.step >= plan.steps or (judge is not None and 0 < judge.patience <= state.bad)
+
+
+def _is_due(judge: Judge, plan: Plan, state: _State) -> bool:
+    return state.step == plan.steps or (judge.every > 0 and state.step % judge.every == 0)
 
 
 def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, state: _State) -> Progress:
@@ -137,32 +154,32 @@ def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, s
     if state.skipped > MAX_SKIPPED:
         raise TrainError(
             f"update {state.step}: the gradient was not finite {state.skipped} times in a row: "
-            f"resume with a lower learning rate than {rate:.2g}"
+            f"begin a new run with a lower learning rate than {rate:.2g}, or mend the base's weights"
         )
     seconds = time.perf_counter() - started
     state.tokens += tokens
     state.seconds += seconds
     left = (plan.steps - state.step) * state.seconds / state.step
-    return Progress(
-        state.step, plan.steps, total / max(weight, 1e-9), rate, norm, state.tokens, tokens / seconds, state.seconds, left
-    )
+    mean, speed = total / max(weight, 1e-9), tokens / seconds
+    return Progress(state.step, plan.steps, mean, rate, norm, state.tokens, speed, state.seconds, left)
 
 
-def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progress) -> tuple[Progress, bool]:
+def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progress) -> Progress:
     value = judge.loss()
-    if state.best_loss is None or value < state.best_loss:
+    if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
         state.best = {k: v.clone() for k, v in optimizer.state().items() if k.startswith("master.")}
     else:
         state.bad += 1
-    stop = 0 < judge.patience <= state.bad
-    return Progress(**{**asdict(progress), "valid_loss": value}), stop
+    return replace(progress, valid_loss=value)
 
 
 def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:
     values = {k: v for k, v in vars_of(state).items() if k != "best"}
     tensors = {**optimizer.state(), **{f"best.{name}": tensor for name, tensor in state.best.items()}}
     tensors["rng.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
     save(folder / "checkpoints", Checkpoint(state.step, tensors, values))
 
 
@@ -172,7 +189,11 @@ def _resume(folder: Path, optimizer: Optimizer) -> _State:
         return _State()
     tensors = dict(found.tensors)
     torch.set_rng_state(tensors.pop("rng.torch"))
-    best = {name.removeprefix("best."): tensors.pop(name) for name in list(tensors) if name.startswith("best.")}
+    device = tensors.pop("rng.cuda", None)
+    if device is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(device)
+    names = [name for name in tensors if name.startswith("best.")]
+    best = {name.removeprefix("best."): tensors.pop(name) for name in names}
     optimizer.load(tensors)
     return _State(**found.values, best=best)
 
@@ -188,7 +209,9 @@ class Journal:
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [row for row in read_journal(path) if row["step"] <= step]
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        draft = path.with_name(path.name + ".draft")
+        draft.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(draft, path)
 
     def write(self, progress: Progress) -> None:
         with self.path.open("a", encoding="utf-8") as file:

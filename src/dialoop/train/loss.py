@@ -33,7 +33,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         dhidden, dhead = ctx.saved_tensors
         scaled = [None if d is None else d.mul_(grad.to(d.dtype)) for d in (dhidden, dhead)]
         return scaled[0], scaled[1], None, None

@@ -19,29 +19,36 @@ class Optimizer:
     (Liu et al. 2025, arXiv:2502.16982); AdamW takes the rest.
     """
 
-    def __init__(self, weights: Mapping[str, Parameter], settings: OptimSettings, *, muon: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, weights: Mapping[str, Parameter], settings: OptimSettings, *, muon: frozenset[str] = frozenset()
+    ) -> None:
         self.weights = dict(weights)
         self.clip = settings.clip
         self.masters = {name: _master(weight) for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
-                weight.register_post_accumulate_grad_hook(_move_gradient(self.masters[name]))
+                weight.register_post_accumulate_grad_hook(_move_gradient(self.masters[name]))  # type: ignore[no-untyped-call]
         self._optimizers = self._build(settings, muon)
 
     def _build(self, settings: OptimSettings, muon: frozenset[str]) -> list[torch.optim.Optimizer]:
         matrices = [m for n, m in self.masters.items() if n not in muon and m.ndim >= 2]
         vectors = [m for n, m in self.masters.items() if n not in muon and m.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
         built: list[torch.optim.Optimizer] = [
             torch.optim.AdamW([g for g in groups if g["params"]], betas=settings.betas, fused=True)
         ]
         if muon:
             hidden = [self.masters[name] for name in sorted(muon)]
-            built.append(torch.optim.Muon(hidden, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"))
+            built.append(
+                torch.optim.Muon(hidden, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
         return built
 
     def step(self, rate: float, scale: float) -> float:
-        """One update at learning rate `rate`, gradients multiplied by `scale` first; their norm comes back."""
+        """One update at `rate`, gradients multiplied by `scale` first. Returns their norm before clipping."""
         gradients = [m.grad for m in self.masters.values() if m.grad is not None]
         torch._foreach_mul_(gradients, scale)
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
@@ -78,17 +85,18 @@ class Optimizer:
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self.masters}
+        for key, value in state.items():
+            kind, _, name = key.partition(".")
+            moments[name][kind] = value.to(self.masters[name].device, copy=True)
+        names = {master: name for name, master in self.masters.items()}
         for name, master in self.masters.items():
-            master.copy_(state[f"master.{name}"])
+            master.copy_(moments[name].pop("master"))
         self._copy_back()
         for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                for master in group["params"]:
-                    name = next(n for n, m in self.masters.items() if m is master)
-                    kept = {k.removesuffix("." + name): v.clone() for k, v in state.items() if k.endswith("." + name)}
-                    kept.pop("master")
-                    if kept:
-                        optimizer.state[master] = kept
+            for master in (master for group in optimizer.param_groups for master in group["params"]):
+                if kept := moments[names[master]]:
+                    optimizer.state[master] = kept
 
 
 def _master(weight: Parameter) -> Parameter:
@@ -112,5 +120,5 @@ def warm_decay(step: int, steps: int, settings: OptimSettings) -> float:
     if step < warm:
         return settings.learning_rate * (step + 1) / warm
     gone = (step - warm) / max(steps - warm, 1)
-    fall = {"cosine": 0.5 * (1 + math.cos(math.pi * gone)), "linear": 1 - gone, "constant": 1.0}[settings.schedule]
-    return settings.learning_rate * (settings.final + (1 - settings.final) * fall)
+    falls = {"cosine": 0.5 * (1 + math.cos(math.pi * gone)), "linear": 1 - gone, "constant": 1.0}
+    return settings.learning_rate * (settings.final + (1 - settings.final) * falls[settings.schedule])

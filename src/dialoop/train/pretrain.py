@@ -24,7 +24,7 @@ from dialoop.train.loss import cross_entropy
 from dialoop.train.optim import Optimizer
 from dialoop.train.vocabulary import train_tokenizer, write_tokenizer
 
-SETTINGS = OptimSettings(weight_decay=0.1, betas=(0.9, 0.95), clip=1.0)
+SETTINGS = OptimSettings.model_validate({"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,9 @@ class Pretraining:
             (folder / name).write_bytes((self.folder / "tokenizer" / name).read_bytes())
 
 
-def prepare(recipe: PretrainRecipe, folder: Path, on_note: Callable[[str], None] = lambda note: None) -> Pretraining:
+def prepare(
+    recipe: PretrainRecipe, folder: Path, on_note: Callable[[str], None] = lambda note: None
+) -> Pretraining:
     """Train or reuse the tokenizer, tokenise the sources, make the decoder."""
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +73,10 @@ def prepare(recipe: PretrainRecipe, folder: Path, on_note: Callable[[str], None]
     if not (folder / "tokenizer" / "chat_template.jinja").is_file():
         on_note(f"learning {recipe.tokenizer.vocab_size} vocabulary entries")
         tokenizer = train_tokenizer(_sample(recipe), recipe.tokenizer.vocab_size)
-        template = files("dialoop.assets").joinpath("dialoop-base", "chat_template.jinja").read_text(encoding="utf-8")
-        write_tokenizer(tokenizer, template, recipe.architecture.context, folder / "tokenizer")
+        template = files("dialoop.assets").joinpath("dialoop-base", "chat_template.jinja")
+        write_tokenizer(
+            tokenizer, template.read_text(encoding="utf-8"), recipe.architecture.context, folder / "tokenizer"
+        )
     loaded = ChatTokenizer.load(folder / "tokenizer")
     sources = {}
     for name, source in recipe.sources.items():
@@ -84,10 +88,13 @@ def prepare(recipe: PretrainRecipe, folder: Path, on_note: Callable[[str], None]
 
 def _same_run(recipe: PretrainRecipe, folder: Path) -> None:
     """A run directory belongs to one tokenizer, architecture and set of sources; stages may be changed."""
-    fixed = recipe.model_dump(mode="json", include={"sources", "tokenizer", "architecture", "held_out", "seed"})
+    kept = {"sources", "tokenizer", "architecture", "held_out", "seed"}
+    fixed = recipe.model_dump(mode="json", include=kept)
     path = folder / "recipe.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != fixed:
-        raise TrainError(f"{folder} holds a run of another recipe: choose another --run directory, or remove it")
+        raise TrainError(
+            f"{folder} holds a run of another recipe: choose another --run directory, or remove it"
+        )
     path.write_text(json.dumps(fixed, indent=1, ensure_ascii=False), encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy as dense_cross_entropy
 
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
@@ -85,7 +87,8 @@ class Objective:
             return cross_entropy(hidden, self.body.head, targets, weights)
         rows = weights.nonzero().squeeze(1)
         logits: Tensor = self.body.logits(hidden[rows])
-        return F.cross_entropy(logits.float(), targets[rows], reduction="none").mul(weights[rows]).sum()
+        losses = dense_cross_entropy(logits.float(), targets[rows], reduction="none")
+        return losses.mul(weights[rows]).sum()
 
 
 def tune(
@@ -102,17 +105,18 @@ def tune(
     Raises TrainError where `folder` holds another run, or a row has nothing to learn.
     """
     keep_freed_memory()
-    _same_run(recipe, conversations, folder)
     tokenizer = ChatTokenizer.load(base.base)
     limits = {"max_length": recipe.train.max_length, "mask": recipe.train.mask}
     rows = fit_rows(conversations, tokenizer, **limits)  # type: ignore[arg-type]
     held = fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
+    _same_run(recipe, base, (rows, held), folder)
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     objective = Objective(attached.model)
     optimizer = Optimizer(attached.weights, recipe.optim)
     plan = RowsPlan(rows.rows, recipe)
     attached.model.train()
+    torch.manual_seed(recipe.train.seed)  # of dropout
     result = train(
         objective, optimizer, plan, folder,
         checkpoint_every=recipe.train.checkpoint_every,
@@ -122,11 +126,16 @@ def tune(
     attached.model.eval()
     objective.body.release()
     artefact = None if result.interrupted else _write(attached, folder / "artefact")
-    counts = [sum(w.numel() for w in group) for group in (attached.weights.values(), attached.model.parameters())]
-    return Tuned(result, artefact, counts[0], counts[1], rows)
+    trained, weights = (
+        sum(weight.numel() for weight in group)
+        for group in (attached.weights.values(), attached.model.parameters())
+    )
+    return Tuned(result, artefact, trained, weights, rows)
 
 
-def _judge(recipe: TuneRecipe, objective: Objective, attached: Attached, held: Rows | None, plan: RowsPlan) -> Judge | None:
+def _judge(
+    recipe: TuneRecipe, objective: Objective, attached: Attached, held: Rows | None, plan: RowsPlan
+) -> Judge | None:
     if held is None:
         return None
     packs = fill([len(row.token_ids) for row in held.rows], range(len(held.rows)), recipe.train.batch_tokens)
@@ -147,11 +156,25 @@ def _write(attached: Attached, target: Path) -> ModelRef:
     return attached.save(target)
 
 
-def _same_run(recipe: TuneRecipe, conversations: Sequence[Conversation], folder: Path) -> None:
-    """A run directory belongs to one recipe and one number of rows; evaluation settings may change."""
+def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Rows | None], folder: Path) -> None:
+    """A run directory belongs to one recipe, base and data; evaluation settings may change."""
     folder.mkdir(parents=True, exist_ok=True)
-    mine: dict[str, Any] = {"rows": len(conversations), **recipe.model_dump(mode="json", exclude={"eval"})}
+    mine: dict[str, Any] = {"rows": _fingerprint(data), "base_version": base.name}
+    mine |= recipe.model_dump(mode="json", exclude={"eval"})
     path = folder / "recipe.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
-        raise TrainError(f"{folder} holds a run of another recipe or other data: choose another --run, or remove it")
+        raise TrainError(
+            f"{folder} holds a run of another recipe, base or other data: choose another --run, or remove it"
+        )
     path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _fingerprint(data: Sequence[Rows | None]) -> str:
+    """sha256 (32 hex digits) of the training and validation rows as the model sees them."""
+    digest = hashlib.sha256()
+    for rows in data:
+        for row in () if rows is None else rows.rows:
+            digest.update(np.asarray([len(row.token_ids), *row.token_ids], np.int64).tobytes())
+            digest.update(np.asarray(row.loss_mask, np.float32).tobytes())
+        digest.update(b"end")
+    return digest.hexdigest()[:32]

@@ -1,0 +1,74 @@
+"""Runs that are killed or interrupted end where an undisturbed one does, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dialoop.train.loop import read_journal
+from tests.train.drill import UPDATES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("drill")
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> dict[str, Any]:
+    """Exit statuses and the sha256 of the final adapter of each run of the drill."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.drill", str(place)],
+        env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def test_a_run_killed_at_any_update_resumes_to_the_same_adapter(found: dict[str, Any]) -> None:
+    killed = {name: outcome for name, outcome in found.items() if name.startswith("killed after")}
+    assert len(killed) == 3
+    for name, outcome in killed.items():
+        assert outcome == [-9, 0, found["undisturbed"][-1]], name
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_resumes_to_the_same_adapter(found: dict[str, Any]) -> None:
+    killed = {name: outcome for name, outcome in found.items() if name.startswith("killed at sync")}
+    assert len(killed) == 2
+    for name, outcome in killed.items():
+        assert outcome == [-9, 0, found["undisturbed"][-1]], name
+
+
+def test_ctrl_c_finishes_the_update_and_leaves_a_resumable_run(found: dict[str, Any]) -> None:
+    assert found["interrupted"] == [0, 0, found["undisturbed"][-1]]
+    assert found["told"] == {"step": 5, "interrupted": True, "wrote": False}
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_run_is_still_resumable(found: dict[str, Any]) -> None:
+    assert found["interrupted twice"] == [130, 0, found["undisturbed"][-1]]
+
+
+def test_the_journal_of_a_resumed_run_holds_every_update_once(found: dict[str, Any], place: Path) -> None:
+    names = [name for name, outcome in found.items() if name not in ("told", "undisturbed")]
+    whole = read_journal(place / "whole" / "metrics.jsonl")
+    assert [row["step"] for row in whole] == list(range(1, UPDATES + 1))
+    for name in names:
+        rows = read_journal(place / name / "metrics.jsonl")
+        assert [(r["step"], r["loss"]) for r in rows] == [(r["step"], r["loss"]) for r in whole], name
+
+
+def test_no_draft_and_no_more_than_two_checkpoints_are_left(found: dict[str, Any], place: Path) -> None:
+    for name in found:
+        folder = place / ("whole" if name == "undisturbed" else name) / "checkpoints"
+        if folder.is_dir():
+            assert [path.name for path in sorted(folder.iterdir())] == ["step-00000009", "step-00000012"], name
