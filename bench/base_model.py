@@ -33,6 +33,7 @@ from base_page import (
     page,
     summary,
     write_answers,
+    write_curve,
 )
 from numpy.typing import NDArray
 
@@ -333,6 +334,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     for language, given in answers.items():
         write_answers(arguments.out / f"answers.{language}.md", language, given)
+    write_curve(arguments.run / "metrics.jsonl", arguments.out)
     (arguments.out / "bars.md").write_text(page(report, bars), encoding="utf-8")
     record = {"bars": [asdict(bar) for bar in bars], **report}
     text = json.dumps(record, indent=1, ensure_ascii=False, default=float)

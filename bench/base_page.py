@@ -178,3 +178,16 @@ def _output(*command: str) -> str:
 
 def _lines(path: str) -> list[str]:
     return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+def write_curve(metrics: Path, out: Path) -> None:
+    """The run's rows as metrics.jsonl, and its loss by update as curve.svg."""
+    from dialoop.evals.plot import Line, line_chart, series
+    from dialoop.train.loop import read_journal
+
+    (out / "metrics.jsonl").write_bytes(metrics.read_bytes())
+    chart = line_chart([Line("train", series(read_journal(metrics), "loss"))], "loss by update")
+    style = "<style>path{fill:none;stroke:#2a6fb0}line{stroke:#ccc}text{font:11px sans-serif;fill:#444}</style>"
+    opening, _, rest = str(chart).partition(">")
+    text = f'{opening} xmlns="http://www.w3.org/2000/svg" width="840">{style}{rest}\n'
+    (out / "curve.svg").write_text(text, encoding="utf-8")

@@ -125,9 +125,8 @@ def step(rounds: int, length: int) -> None:
     )
     weights = sum(p.numel() for p in decoder.parameters())
     for name, values in times.items():
-        print(
-            f"{name}: {6 * weights * TOKENS / median(values) / 1e9:.0f} GFLOP/s, {TOKENS / median(values):.0f} tokens/s"
-        )
+        speed = TOKENS / median(values)
+        print(f"{name}: {6 * weights * speed / 1e9:.0f} GFLOP/s, {speed:.0f} tokens/s")
 
 
 def main() -> None:

@@ -264,7 +264,10 @@ class Stage(Settings):
     final: float = Field(0.1, ge=0, le=1)
     """Share of `learning_rate` that the stage ends at, linearly."""
     mask: Literal["all", "assistant"] = "all"
-    """Which tokens of conversations are learnt."""
+    """Which tokens of conversations are learnt; plain text is learnt whole. `assistant` keeps every
+    conversation or document apart, cut at `length`; `all` runs them end to end."""
+    repeat: dict[str, float] = {}
+    """How often a source is seen in one pass of this stage, where it differs from the source's own."""
 
 
 class PretrainRecipe(Settings):

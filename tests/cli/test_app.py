@@ -32,9 +32,22 @@ def test_help_imports_nothing_that_computes() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["quickstart", "data check", "data clean", "data split", "pretrain", "tune", "eval", "chat", "serve",
-                "models list", "models show", "models export", "models rm"],
-)  # fmt: skip
+    "command",
+    [
+        *(
+            "quickstart",
+            "data check",
+            "data clean",
+            "data split",
+            "pretrain",
+            "tune",
+            "eval",
+            "chat",
+            "serve",
+        ),
+        *("models list", "models show", "models export", "models rm"),
+    ],
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = dialoop(*command.split(), "--help")
     assert done.returncode == 0, done.stderr

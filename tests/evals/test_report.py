@@ -27,7 +27,10 @@ from dialoop.evals.written import as_json, table, write
 from dialoop.types import Conversation, Message
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> {{ 7*7 }} & | ' + "`x`"
-CURVES = [{"step": s, "loss": 3 / s, "learning_rate": 1e-3 / s, "grad_norm": 1.0, "valid_loss": None} for s in range(1, 30)]
+CURVES = [
+    {"step": s, "loss": 3 / s, "learning_rate": 1e-3 / s, "grad_norm": 1.0, "valid_loss": None}
+    for s in range(1, 30)
+]
 ENGLISH = ["your parcel number {} will come tomorrow", "the refund for order {} was sent today"]
 CHINESE = ["您的第{}号包裹明天送达", "第{}号订单的退款今天已经提交"]
 

@@ -30,9 +30,7 @@ def decoder(family: str, seed: int = 0) -> Decoder:
     return made
 
 
-@pytest.mark.parametrize(
-    ("family", "kind"), [("qwen3", "Qwen3ForCausalLM"), ("llama", "LlamaForCausalLM")]
-)
+@pytest.mark.parametrize(("family", "kind"), [("qwen3", "Qwen3ForCausalLM"), ("llama", "LlamaForCausalLM")])
 def test_transformers_computes_the_same_logits_from_the_written_directory(
     family: str, kind: str, tmp_path: Path
 ) -> None:

@@ -156,8 +156,6 @@ def test_the_objective_is_the_cross_entropy_of_the_models_own_logits(kind: str) 
         got = objective(batch)
         torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-4)
         scale = max(float(g.abs().max()) for g in gradients)
-        torch.testing.assert_close(
-            torch.autograd.grad(got, weights), gradients, atol=1e-4 * scale, rtol=1e-3
-        )
+        torch.testing.assert_close(torch.autograd.grad(got, weights), gradients, atol=1e-4 * scale, rtol=1e-3)
     finally:
         objective.body.release()

@@ -30,19 +30,20 @@ ANSWERS = {
     "谢谢。": "不客气。",
 }
 DIALOGUES = tuple(
-    Conversation((Message("user", question), Message("assistant", answer))) for question, answer in ANSWERS.items()
+    Conversation((Message("user", question), Message("assistant", answer)))
+    for question, answer in ANSWERS.items()
 )
 UPDATES = 12
 
 
 def recipe(**changes: Any) -> TuneRecipe:
-    """Two rows an update, six updates in two epochs; `a__b=c` changes one field."""
+    """A LoRA run of `UPDATES` updates in three epochs; `a__b=c` changes one field."""
     table: dict[str, Any] = {
         "name": "shop",
         "data": {"sources": ["sample:en"]},
         "method": {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.1},
         "optim": {"learning_rate": 5e-3},
-        "train": {"epochs": 4.0, "batch_tokens": 64, "checkpoint_every": 3, "eval_every": 2, "patience": 0},
+        "train": {"epochs": 3.0, "batch_tokens": 64, "checkpoint_every": 3, "eval_every": 2, "patience": 0},
     }
     for key, value in changes.items():
         parent, _, field = key.partition("__")
@@ -105,16 +106,18 @@ def dies_writing(base: Path, folder: Path, sync: int) -> Callable[[], object]:
 def interrupted(base: Path, folder: Path) -> None:
     """Ctrl-C after the fifth update: the run must come back by itself and say so."""
     tuned = run(base, folder, striking(5, signal.SIGINT))
-    told = {"step": tuned.result.step, "interrupted": tuned.result.interrupted, "wrote": tuned.artefact is not None}
+    told = {
+        "step": tuned.result.step,
+        "interrupted": tuned.result.interrupted,
+        "wrote": tuned.artefact is not None,
+    }
     (folder / "told.json").write_text(json.dumps(told))
 
 
 def main(folder: Path) -> None:
     base = make_tiny_model(folder / "base")
     draw = random.Random(7)
-    struck = {
-        **{f"killed after update {n}": n for n in sorted(draw.sample(range(1, UPDATES), 3))},
-    }
+    struck = {f"killed after update {n}": n for n in sorted(draw.sample(range(1, UPDATES), 3))}
     found: dict[str, Any] = {}
     found["undisturbed"] = [in_child(lambda: run(base, folder / "whole"))]
     for name, step in struck.items():

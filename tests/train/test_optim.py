@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -131,8 +132,8 @@ def test_the_rate_rises_to_its_peak_and_then_only_falls(
     rates = [warm_decay(step, steps, chosen) for step in range(steps)]
     top = min(math.ceil(warmup * steps), steps - 1)
     assert rates[top] == pytest.approx(0.5)
-    assert all(a <= b + 1e-12 for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
-    assert all(a >= b - 1e-12 for a, b in zip(rates[top:], rates[top + 1 :], strict=False))
+    assert all(a <= b + 1e-12 for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b - 1e-12 for a, b in pairwise(rates[top:]))
     lowest = 0.5 if schedule == "constant" else 0.5 * final
     assert all(rate >= lowest - 1e-12 for rate in rates[top:])
     assert rates[0] > 0

@@ -71,4 +71,6 @@ def test_no_draft_and_no_more_than_two_checkpoints_are_left(found: dict[str, Any
     for name in found:
         folder = place / ("whole" if name == "undisturbed" else name) / "checkpoints"
         if folder.is_dir():
-            assert [path.name for path in sorted(folder.iterdir())] == ["step-00000009", "step-00000012"], name
+            assert [path.name for path in sorted(folder.iterdir())] == ["step-00000009", "step-00000012"], (
+                name
+            )

@@ -59,8 +59,10 @@ def _lines(text: str) -> Lines:
 def _intent(entry: Mapping[str, object], path: Path) -> Intent:
     turns = entry["turns"]
     if not isinstance(turns, list) or not turns or len(turns) % 2:
-        raise ValueError(f"{path.name}: an intent of {entry.get('topic')} has odd turns; wanted user, "
-                         "assistant pairs; add the missing answer")
+        raise ValueError(
+            f"{path.name}: an intent of {entry.get('topic')} has odd turns; wanted user, "
+            "assistant pairs; add the missing answer"
+        )
     return Intent(
         topic=str(entry["topic"]),
         turns=tuple(_lines(turn) for turn in turns),

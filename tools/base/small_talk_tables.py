@@ -8,16 +8,64 @@ from collections.abc import Iterable, Mapping, Sequence
 Row = Mapping[str, str]
 
 NUMBER_WORDS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
-    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 )
 NUMBER_SIGNS = (
-    "零", "一", "二", "三", "四", "五", "六", "七", "八", "九", "十", "十一", "十二", "十三", "十四",
-    "十五", "十六", "十七", "十八", "十九", "二十",
+    "零",
+    "一",
+    "二",
+    "三",
+    "四",
+    "五",
+    "六",
+    "七",
+    "八",
+    "九",
+    "十",
+    "十一",
+    "十二",
+    "十三",
+    "十四",
+    "十五",
+    "十六",
+    "十七",
+    "十八",
+    "十九",
+    "二十",
 )
 MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 )
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 ZH_DAYS = [f"星期{sign}" for sign in "一二三四五六日"]
@@ -101,9 +149,13 @@ def _times(language: str) -> list[str]:
     spans = {"上午": range(8, 12), "下午": range(1, 6), "晚上": range(6, 11), "早上": range(6, 9)}
     ends = ("点", "点半", "点一刻", "点二十")
     signs = [str(hour) for hour in range(13)]
-    return [f"{span}{hour}{end}" for span, hours in spans.items() for h in hours
-            for hour in (signs[h], NUMBER_SIGNS[h].replace("二", "两") if h == 2 else NUMBER_SIGNS[h])
-            for end in ends]
+    return [
+        f"{span}{hour}{end}"
+        for span, hours in spans.items()
+        for h in hours
+        for hour in (signs[h], NUMBER_SIGNS[h].replace("二", "两") if h == 2 else NUMBER_SIGNS[h])
+        for end in ends
+    ]
 
 
 def _dates(language: str) -> list[str]:

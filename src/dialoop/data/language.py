@@ -30,8 +30,7 @@ _PROFILES = (
     "danke haben",
     "le la les de des et est pas je vous un une que pour dans sur mon avec ce qui votre merci bonjour "
     "il elle",
-    "el la los las de y que no es un una por para con mi su se como está gracias hola quiero pero "
-    "cómo puedo",
+    "el la los las de y que no es un una por para con mi su se como está gracias hola quiero pero cómo puedo",
     "o a os as de e que não é um uma por para com meu seu se como está obrigado olá quero mas posso",
     "il la le di e che non è un una per con mio si come sono grazie ciao vorrei ma posso del della",
     "de het een en is niet ik je van dat op te voor met mijn u kan hoe wat bedankt",

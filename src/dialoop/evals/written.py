@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def table(report: Report, console: Console, language: ReportLanguage = "en") -> None:
-    """Print the headline and the metrics, before and after with intervals; change, p and n where there is room."""
+    """Print the headline and the metrics with intervals; change, p and n only where there is room."""
     console.print(escape(headline(report, language)), style="bold", highlight=False)
     keys = [key for key in _COLUMNS if console.width >= _ROOMY or key not in ("delta", "p", "n")]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -28,9 +28,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """One source: the documents' tokens end to end, which of them are answers, and where each begins.
+    """One source: the documents' tokens end to end, which of them are learnt, and where each begins.
 
-    tokens: (N,) uint16 or uint32; answers: (N,) bool; offsets: (documents + 1,) int64.
+    tokens: (N,) uint16 or uint32; answers: (N,) bool, all of a text; offsets: (documents + 1,) int64.
     """
 
     tokens: NDArray[np.integer]
@@ -103,7 +103,8 @@ def tokenise(
         (folder / f"{name}.held_out.jsonl").write_text("\n".join(kept_out), encoding="utf-8")
         _write(target, pieces, tokenizer.vocab_size)
     arrays = np.load(target)
-    return Tokens(arrays["tokens"], arrays["answers"], arrays["offsets"])
+    learnt = arrays["answers"] if source.as_ == "chat" else np.ones(len(arrays["tokens"]), bool)
+    return Tokens(arrays["tokens"], learnt, arrays["offsets"])
 
 
 def _tokens_of(
@@ -138,7 +139,7 @@ class StagePlan:
     def __init__(self, stage: Stage, recipe: PretrainRecipe, sources: Mapping[str, Tokens]) -> None:
         self.stage, self.recipe = stage, recipe
         self.sources = [sources[name] for name in stage.sources]
-        repeats = [recipe.sources[name].repeat for name in stage.sources]
+        repeats = [stage.repeat.get(name, recipe.sources[name].repeat) for name in stage.sources]
         self.documents = _documents(self.sources, repeats, recipe.seed)
         starts = [s.offsets for s in self.sources]
         self.lengths = np.asarray([starts[s][d + 1] - starts[s][d] for s, d in self.documents])
