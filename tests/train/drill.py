@@ -123,7 +123,7 @@ def main(folder: Path) -> None:
     for name, step in struck.items():
         strike = striking(step, signal.SIGKILL)
         found[name] = [in_child(lambda s=strike, n=name: run(base, folder / n, s))]  # type: ignore[misc]
-    for sync in sorted(draw.sample(range(1, 11), 2)):
+    for sync in (draw.randint(1, 5), draw.randint(6, 20)):  # of the first checkpoint, of the next three
         name = f"killed at sync {sync}"
         found[name] = [in_child(dies_writing(base, folder / name, sync))]
     found["interrupted"] = [in_child(lambda: interrupted(base, folder / "interrupted"))]

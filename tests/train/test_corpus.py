@@ -68,14 +68,16 @@ def test_a_bad_row_is_an_error_with_its_file_and_line(line: str, told: str, tmp_
 
 
 def test_a_missing_source_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="none.jsonl: no such file"):
+    with pytest.raises(DataError, match=r"none\.jsonl: no such file"):
         list(rows(source(tmp_path / "none.jsonl")))
 
 
 def test_every_document_is_either_trained_on_or_held_out(tokenizer: ChatTokenizer, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", texts(60))
     tokens = tokenise("news", source(path), tokenizer, tmp_path / "tokens", 0.3)
-    held = [json.loads(x)["text"] for x in (tmp_path / "tokens" / "news.held_out.jsonl").read_text().splitlines()]
+    held = [
+        json.loads(x)["text"] for x in (tmp_path / "tokens" / "news.held_out.jsonl").read_text().splitlines()
+    ]
     trained = decoded(tokens, tokenizer)
     assert sorted(held + trained) == sorted(row["text"] for row in texts(60))
     assert held == [f"document {i}, 文档" for i in range(60) if is_held_out("news", i, 0.3)]
@@ -127,7 +129,9 @@ def recipe(stages: Sequence[Mapping[str, Any]], *, micro_batch: int = 32, **repe
 
 
 def seen(plan: StagePlan | StagesPlan, steps: range) -> list[int]:
-    return [int(t) for step in steps for batch in plan.batches(step) for t in batch.targets[batch.weights > 0]]
+    return [
+        int(t) for step in steps for batch in plan.batches(step) for t in batch.targets[batch.weights > 0]
+    ]
 
 
 def test_windows_of_an_epoch_aim_at_every_token_but_the_first_once() -> None:
@@ -161,7 +165,9 @@ def test_a_source_smaller_than_an_update_is_repeated() -> None:
 
 def test_a_source_smaller_than_one_row_is_refused() -> None:
     made = recipe([{"tokens": 640}], a=1.0)
-    with pytest.raises(TrainError, match=r"stage 's': its sources hold 32 tokens, a row takes 33: add sources"):
+    with pytest.raises(
+        TrainError, match=r"stage 's': its sources hold 32 tokens, a row takes 33: add sources"
+    ):
         StagePlan(made.stages[0], made, {"a": numbered([32])})
 
 

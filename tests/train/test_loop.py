@@ -196,16 +196,16 @@ def test_a_single_overflow_is_skipped_and_training_goes_on(tmp_path: Path) -> No
     assert torch.isfinite(before[-1]).all()
 
 
-class Crash(Exception):
+class CrashError(Exception):
     pass
 
 
 def test_a_resumed_run_drops_what_the_journal_holds_after_its_checkpoint(tmp_path: Path) -> None:
     def crash(progress: Progress) -> None:
         if progress.step == 8:
-            raise Crash
+            raise CrashError
 
-    with pytest.raises(Crash):
+    with pytest.raises(CrashError):
         Bigrams().train(Steps(10), tmp_path, on_progress=crash)
     journal = tmp_path / "metrics.jsonl"
     assert [row["step"] for row in read_journal(journal)] == [*range(1, 9)]

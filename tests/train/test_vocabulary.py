@@ -55,6 +55,10 @@ def test_transformers_reads_what_is_written_and_splits_alike(tmp_path: Path) -> 
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     text = "I'll return 2 shoes.\n\n我想退货，谢谢！ 🙂"
     assert loaded(text)["input_ids"] == trained().encode(text, add_special_tokens=False).ids
-    assert (loaded.eos_token, loaded.pad_token, loaded.model_max_length) == ("<|im_end|>", "<|endoftext|>", 128)
+    assert (loaded.eos_token, loaded.pad_token, loaded.model_max_length) == (
+        "<|im_end|>",
+        "<|endoftext|>",
+        128,
+    )
     rendered = loaded.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False)
     assert rendered == "<|im_start|>user\nHi<|im_end|>\n"
