@@ -15,7 +15,7 @@ help: ## Show this help
 
 # The environment is made without python3-venv: pip is the system's, pointed at it.
 $(VENV)/.made: constraints.txt pyproject.toml
-	$(PYTHON) -m venv --without-pip $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --without-pip $(VENV)
 	$(PYTHON) -m pip --python $(BIN)/python install -c constraints.txt -e '.[client]'
 	@touch $@
 
