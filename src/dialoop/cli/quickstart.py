@@ -58,13 +58,15 @@ Serve it:
 Then, in another terminal:
 
 curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-  -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Where is my order A48213?"}}]}}'
+  -d '{{"model": "{name}", "temperature": 0,
+       "messages": [{{"role": "user", "content": "Where is my order A48213?"}}]}}'
 
 {shlex.quote(_shown(Path(sys.executable)))} - <<'PYTHON'
 from openai import OpenAI
 client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="none")
 messages = [{{"role": "user", "content": "我的订单SY604821什么时候发货？"}}]
-print(client.chat.completions.create(model="{name}", messages=messages).choices[0].message.content)
+answer = client.chat.completions.create(model="{name}", messages=messages, temperature=0)
+print(answer.choices[0].message.content)
 PYTHON
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dialoop.config import TuneRecipe
 from dialoop.data.dataset import Dataset, load_dataset
 from dialoop.data.leak import near_free
 from dialoop.errors import DataError
+from dialoop.evals.compare import Comparison
 from dialoop.evals.headline import headline
 from dialoop.evals.nearest import index
 from dialoop.evals.report import Identity, Report, build
@@ -169,18 +171,17 @@ def _archive(folder: Path, ref: str, home: Path) -> Path:
 
 
 def summary(report: Report) -> dict[str, Any]:
-    """The headline and each metric's values by language, as JSON."""
+    """The headline and each metric's values by language, as JSON; what is not a finite number is null."""
     rows = {
-        language: {
-            row.change.metric: {
-                "before": row.change.before, "after": row.change.after,
-                "low": row.change.low, "high": row.change.high,
-            }
-            for row in report.of(language)
-        }
+        language: {row.change.metric: _values(row.change) for row in report.of(language)}
         for language in report.languages
-    }  # fmt: skip
+    }
     return {"headline": headline(report), "metrics": rows, "cases": report.cases}
+
+
+def _values(change: Comparison) -> dict[str, float | None]:
+    values = {"before": change.before, "after": change.after, "low": change.low, "high": change.high}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset, command: str) -> Identity:
