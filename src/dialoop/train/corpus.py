@@ -20,7 +20,6 @@ from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import PretrainRecipe, Stage, TextSource, expand
 from dialoop.errors import DataError, RenderError, TrainError
 from dialoop.train.batch import Batch, Ints, epoch_order, fill, windows
-from dialoop.types import Conversation
 
 WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh")}
 log = logging.getLogger(__name__)
@@ -262,8 +261,3 @@ class StagesPlan:
 
 
 WARMUP = 40
-
-
-def conversation_rows(source: TextSource) -> Iterator[Conversation]:
-    """The conversations of a chat source."""
-    return (conversation_from_openai(row) for row in rows(source))
