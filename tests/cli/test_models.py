@@ -138,4 +138,9 @@ def test_the_headline_is_a_test_score_where_there_is_one() -> None:
     assert headline({"loss": 2.0, "test": {"after": {"bleu": 20.0}}}) == "test.after.bleu 20"
     assert headline({"tokens": 12, "speed": 1.5}) == "tokens 12"
     assert headline({"verdict": "better"}) == ""
+
+
+def test_the_headline_of_a_tuned_model_is_its_change() -> None:
+    scores = {"en": {"BLEU": {"before": 0.5, "after": 7.5}}, "all": {"ROUGE-L": {"before": 1, "after": 2}}}
+    assert headline({"headline": "better", "metrics": scores}) == "BLEU en 0.5 → 7.5"
     assert flat({"a": {"b": {}}, "c": [1]}) == {"c": [1]}

@@ -199,13 +199,25 @@ def _card(store: Store, name: str) -> dict[str, object]:
 
 
 def headline(metrics: Mapping[str, Any]) -> str:
-    """The one number that the list shows: a test score where there is one, else the first number."""
+    """What the list shows: BLEU before and after, else a test score, else the first number."""
+    if changes := _changes(metrics):
+        return changes
     numbers = {key: value for key, value in flat(metrics).items() if isinstance(value, int | float)}
     for wanted in ("headline", "bleu", "chrf", "perplexity", "valid_loss", "loss"):
         for key, value in numbers.items():
             if key.rpartition(".")[2] == wanted:
                 return f"{key} {_number(value)}"
     return next((f"{key} {_number(value)}" for key, value in numbers.items()), "")
+
+
+def _changes(metrics: Mapping[str, Any]) -> str:
+    """`BLEU en 0.6 → 7.6, zh 0.3 → 8.4` of a tuning report's summary, or nothing."""
+    languages = metrics.get("metrics")
+    if not isinstance(languages, Mapping):
+        return ""
+    scores = {language: rows["BLEU"] for language, rows in languages.items() if "BLEU" in rows}
+    shown = [f"{lang} {_number(bleu['before'])} → {_number(bleu['after'])}" for lang, bleu in scores.items()]
+    return f"BLEU {', '.join(shown)}" if shown else ""
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
