@@ -180,10 +180,11 @@ def test_any_bytes_are_a_safetensors_file_or_a_clear_error(
     path.write_bytes(struct.pack("<Q", len(data) if length is None else length) + data)
     try:
         check_file(path)
+        refused = ""
     except ModelError as error:
-        assert re.search(r"copy|header", str(error))
-    else:  # what passes must be a file to the reference too, such as one without tensors
-        assert list(safe_open(path, "np").keys()) == []
+        refused = str(error)
+    # What passes must be a file to the reference too, such as one without tensors.
+    assert re.search(r"copy|header", refused) if refused else not list(safe_open(path, "np").keys())
 
 
 @given(st.lists(st.tuples(st.integers(-5, 40), st.integers(-5, 40)), max_size=4), st.integers(0, 40))
