@@ -80,6 +80,8 @@ class DataSettings(Settings):
     """A given test split; then none is cut from `sources`."""
     format: DataFormat | None = None
     """The format of the files; None detects it."""
+    encoding: str | None = None
+    """The encoding of the files, a codec of Python such as `gb18030`; None detects it."""
     columns: dict[str, str] = {}
     """For tables: our field (`user`, `assistant`, `system`, `conversation`, `role`, `content`) = column."""
     clean: CleanSettings = CleanSettings()
@@ -260,7 +262,9 @@ class Stage(Settings):
     batch_tokens: int = Field(16384, ge=32)
     """Tokens of one update."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Rate at the start of the stage; the first stage warms up to it."""
+    """Rate at the start of the stage."""
+    warmup: int = Field(0, ge=0)
+    """Updates over which the rate rises to `learning_rate` from nothing."""
     final: float = Field(0.1, ge=0, le=1)
     """Share of `learning_rate` that the stage ends at, linearly."""
     mask: Literal["all", "assistant"] = "all"

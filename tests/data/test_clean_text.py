@@ -135,6 +135,8 @@ def test_boilerplate_goes_and_the_message_stays(text: str, expected: str, reason
         ("Bonjour, je voudrais retourner mon article", "other"),
         ("¿Dónde está mi pedido? Gracias", "other"),
         ("Wo ist meine Bestellung? Ich habe sie nicht", "other"),
+        ("当然可以，我来帮您。", "zh"),
+        ('The word "你好" means hello in Chinese.', "en"),
         ("12345 !!", "other"),
         ("", "other"),
     ],

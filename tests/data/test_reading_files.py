@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from dialoop.data.sources import Item, Rejected, RejectsFile, detect, read, read_source, write_openai
-from dialoop.errors import DataError
+from dialoop.errors import ConfigError, DataError
 from dialoop.types import Conversation, Document, Message
 
 ROWS = [
@@ -83,6 +83,28 @@ def test_text_without_ascii_shows_its_encoding(tmp_path: Path, encoding: str) ->
     items, rejects = read_all(path)
     assert rejects == []
     assert items == [exchange(asked, said)] * 20
+
+
+def test_a_given_encoding_wins_over_the_guess(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("Q: Wie heißt du?\nA: Jürgen.\n".encode("cp1252"))
+    assert read_all(path, encoding="windows-1252")[0] == [exchange("Wie heißt du?", "Jürgen.")]
+    assert detect(path, encoding="latin-1").encoding == "iso8859-1"
+
+
+@pytest.mark.parametrize("written", ["utf-16", "utf-16-be"])
+def test_utf_16_may_be_given_without_its_byte_order(tmp_path: Path, written: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(JSONL.encode(written))
+    assert read_all(path, encoding="utf-16") == read_all(path)
+
+
+@pytest.mark.parametrize("name", ["utf-9", "base64", "utf-32"])
+def test_an_encoding_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(JSONL, encoding="utf-8")
+    with pytest.raises(ConfigError, match=name):
+        detect(path, encoding=name)
 
 
 def test_chinese_that_begins_late_in_a_file_is_found(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dialoop.evals.loops import answers_in, language_of, loops
+from dialoop.evals.loops import answers_in, loops
 
 
 @pytest.mark.parametrize(
@@ -51,22 +51,6 @@ def test_words_that_never_repeat_never_loop(numbers: list[int]) -> None:
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=4, max_size=12), st.integers(3, 6))
 def test_four_words_or_more_three_times_in_a_row_always_loop(unit: list[str], times: int) -> None:
     assert loops(" ".join(unit * times))
-
-
-@pytest.mark.parametrize(
-    ("text", "language"),
-    [
-        ("Sure, I can help with that.", "en"),
-        ("当然可以，我来帮您。", "zh"),
-        ("您可以用 Python 的 print 函数来输出。", "zh"),
-        ('The word "你好" means hello in Chinese.', "en"),
-        ("こんにちは、元気ですか", "other"),
-        ("Привет, как дела", "other"),
-        ("...", "other"),
-    ],
-)
-def test_the_language_of_an_answer_is_told(text: str, language: str) -> None:
-    assert language_of(text) == language
 
 
 def test_an_answer_must_be_in_the_language_asked_for() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialoop.chat.render import Rendered
-from dialoop.train.batch import epoch_order, fill, pack, windows
+from dialoop.models.packed import fill
+from dialoop.train.batch import epoch_order, pack, windows
 from dialoop.train.tune import RowsPlan
 from tests.train.drill import recipe
 

@@ -204,9 +204,9 @@ def test_any_update_can_be_asked_for_first() -> None:
         assert [seen(fresh, range(s, s + 1)) for s in range(start, whole.steps)] == wanted[start:]
 
 
-def test_rates_warm_up_over_the_first_updates_and_fall_within_each_stage() -> None:
+def test_rates_warm_up_and_fall_within_each_stage() -> None:
     stages = [
-        {"tokens": 6400, "learning_rate": 1.0, "final": 0.5},
+        {"tokens": 6400, "learning_rate": 1.0, "warmup": 40, "final": 0.5},
         {"tokens": 6400, "learning_rate": 0.4, "final": 0.1},
     ]
     plan = StagesPlan(recipe(stages, a=1.0), {"a": numbered([300])})

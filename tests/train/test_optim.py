@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from dialoop.config import OptimSettings
+from dialoop.train.muon import Muon
 from dialoop.train.optim import Optimizer, warm_decay
 
 
@@ -137,3 +138,34 @@ def test_the_rate_rises_to_its_peak_and_then_only_falls(
     lowest = 0.5 if schedule == "constant" else 0.5 * final
     assert all(rate >= lowest - 1e-12 for rate in rates[top:])
     assert rates[0] > 0
+
+
+def test_muons_update_is_that_of_torchs() -> None:
+    """torch computes in bf16: its update is met within that rounding, fp32 or not here."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(24, 24), (8, 24), (40, 24), (24, 40), (24, 40)]
+    ours = [Parameter(torch.randn(shape, generator=draw)) for shape in shapes]
+    theirs = [Parameter(weight.detach().clone()) for weight in ours]
+    started = [weight.detach().clone() for weight in ours]
+    muon = Muon(ours, weight_decay=0.1)
+    reference = torch.optim.Muon(theirs, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for optimizer in (muon, reference):
+        optimizer.param_groups[0]["lr"] = 0.02
+    for _ in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=draw)
+            other.grad = mine.grad.clone()
+        muon.step()
+        reference.step()
+    for mine, other, start in zip(ours, theirs, started, strict=True):
+        assert (mine - other).norm() < 0.02 * (other - start).norm()
+
+
+def test_muon_leaves_a_matrix_without_a_gradient_alone() -> None:
+    still, moved = Parameter(torch.ones(4, 4)), Parameter(torch.ones(4, 4))
+    muon = Muon([still, moved], weight_decay=0.1)
+    muon.param_groups[0]["lr"] = 0.1
+    moved.grad = torch.eye(4)
+    muon.step()
+    assert torch.equal(still, torch.ones(4, 4))
+    assert not torch.equal(moved, torch.ones(4, 4))

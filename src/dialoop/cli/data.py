@@ -26,6 +26,9 @@ Format = Annotated[
         help="openai, sharegpt, alpaca, pairs, preference, table, qa or text; detected where not given."
     ),
 ]
+Encoding = Annotated[
+    str | None, typer.Option(help="utf-8, utf-16, gb18030 or another; detected where not given.")
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option("--column", help="For tables: our field and your column, as in user=Question."),
@@ -36,14 +39,20 @@ Threshold = Annotated[float, typer.Option(help="Similarity from which two rows a
 
 
 @app.command("check")
-def check(files: Files, format: Format = None, column: Columns = None, lang: Lang = None) -> None:
+def check(
+    files: Files,
+    format: Format = None,
+    column: Columns = None,
+    encoding: Encoding = None,
+    lang: Lang = None,
+) -> None:
     """Say what files are: rows, languages, turns, rejects, duplicates, personal data. Writes nothing."""
     from dialoop.config import CleanSettings
     from dialoop.data.cleaning import inspect_files
 
     settings = CleanSettings(steps=_all_steps())
     with _progress() as progress:
-        found = inspect_files(_input(files, format, column), settings, on_progress=progress)
+        found = inspect_files(_input(files, format, column, encoding), settings, on_progress=progress)
     _print_findings(found, lang)
 
 
@@ -53,6 +62,7 @@ def clean(
     out: Out,
     format: Format = None,
     column: Columns = None,
+    encoding: Encoding = None,
     steps: Annotated[
         str | None, typer.Option(help="Steps to run, with commas; all but pii by default.")
     ] = None,
@@ -86,7 +96,7 @@ def clean(
         "max_reject_share": max_reject_share,
     }
     settings = validate(CleanSettings, table, "dialoop data clean")
-    source = _input(files, format, column)
+    source = _input(files, format, column, encoding)
     with _progress() as progress:
         if dry_run:
             found = inspect_files(source, settings, on_progress=progress)
@@ -104,6 +114,7 @@ def split(
     out: Out,
     format: Format = None,
     column: Columns = None,
+    encoding: Encoding = None,
     by: Annotated[
         list[str] | None,
         typer.Option(help="Metadata keys that name the group; the first that all rows have."),
@@ -127,7 +138,7 @@ def split(
     )
     with _progress():
         parted = split_files(
-            _input(files, format, column), settings, out,
+            _input(files, format, column, encoding), settings, out,
             check_leaks=leaks, remove_leaks=remove_leaks, threshold=near_threshold,
         )  # fmt: skip
     _print_parted(parted)
@@ -145,7 +156,9 @@ def _print_parted(parted: Parted) -> None:
         typer.echo(f"{parted.rejected} rows could not be read: see rejects.jsonl")
 
 
-def _input(files: Sequence[Path], format: str | None, columns: Sequence[str] | None) -> Input:
+def _input(
+    files: Sequence[Path], format: str | None, columns: Sequence[str] | None, encoding: str | None
+) -> Input:
     from typing import get_args
 
     from dialoop.config import DataFormat
@@ -154,7 +167,8 @@ def _input(files: Sequence[Path], format: str | None, columns: Sequence[str] | N
 
     if format is not None and format not in get_args(DataFormat):
         raise ConfigError(f"--format {echo(format)} is unknown{nearest(format, get_args(DataFormat))}")
-    return Input(tuple(files), format, dict(map(_column, columns or ())))  # type: ignore[arg-type]
+    mapped = dict(map(_column, columns or ()))
+    return Input(tuple(files), format, mapped, encoding)  # type: ignore[arg-type]
 
 
 def _column(text: str) -> tuple[str, str]:

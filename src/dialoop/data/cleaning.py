@@ -32,10 +32,12 @@ class Input:
     files: tuple[Path, ...]
     format: DataFormat | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
+    encoding: str | None = None
 
     def detected(self) -> tuple[tuple[Path, Detected], ...]:
         """What each file is taken for. Raises DataError for a file that cannot be read."""
-        return tuple((file, detect(file, format=self.format, columns=self.columns)) for file in self.files)
+        given = {"format": self.format, "columns": self.columns, "encoding": self.encoding}
+        return tuple((file, detect(file, **given)) for file in self.files)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

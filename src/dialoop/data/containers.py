@@ -11,7 +11,16 @@ from typing import Any
 from dialoop.data.columns import guess
 from dialoop.data.json_rows import DECODER, Elements, line_rows
 from dialoop.data.tables import csv_rows, delimiter_of, parquet_rows, sheets, xlsx_rows
-from dialoop.data.text_io import Reject, chunks, compression_of, encoding_of, lines, probe_of, sample_of
+from dialoop.data.text_io import (
+    Reject,
+    chunks,
+    compression_of,
+    encoding_of,
+    given_encoding,
+    lines,
+    probe_of,
+    sample_of,
+)
 from dialoop.errors import DataError, echo
 
 _LINE_NAMES = frozenset({".jsonl", ".ndjson", ".jl"})
@@ -36,14 +45,18 @@ class Container:
     note: str = ""
 
 
-def container_of(path: Path, sheet: str | None = None) -> tuple[Container, str]:
-    """The container and a sample of its text. Raises DataError for a file that is empty, binary or broken."""
+def container_of(path: Path, sheet: str | None = None, encoding: str | None = None) -> tuple[Container, str]:
+    """The container and a sample of its text; encoding: given, not guessed.
+
+    Raises DataError for a file that is empty, binary or broken, ConfigError for an unknown encoding.
+    """
     compression = compression_of(path)
     sample = sample_of(path, compression)
     packed = next((kind for mark, kind in _MARKS if sample.startswith(mark)), None)
     if packed is not None:
         return _packed_table(path, packed, compression, sheet), ""
-    encoding = encoding_of(probe_of(path, compression, sample))
+    found = encoding_of(probe_of(path, compression, sample))
+    encoding = found if encoding is None else given_encoding(encoding, found)
     text = sample.decode(encoding, "ignore").lstrip("\ufeff")
     if not text.replace("\0", "").strip():
         raise DataError(f"{path}: line 1: the file is empty: give a file with at least one dialogue")

@@ -106,7 +106,10 @@ def _all(
         rejects.append(row)
 
     for source in sources:
-        items = read_source(source, format=settings.format, columns=settings.columns, on_reject=reject)
+        items = read_source(
+            source, format=settings.format, columns=settings.columns, encoding=settings.encoding,
+            on_reject=reject,
+        )  # fmt: skip
         found = conversations(items, on_reject=reject, file=source)
         yield from islice(found, settings.limit)
 

@@ -49,12 +49,19 @@ class Detected:
         return f"{', '.join(part for part in parts if part)}{f' ({mapped})' if mapped else ''}: {self.why}"
 
 
-def detect(path: Path, *, format: DataFormat | None = None, columns: Mapping[str, str] = {}) -> Detected:
+def detect(
+    path: Path,
+    *,
+    format: DataFormat | None = None,
+    columns: Mapping[str, str] = {},
+    encoding: str | None = None,
+) -> Detected:
     """What `path` is taken for, with what the caller says given precedence.
 
-    Raises DataError for a file that cannot be read as any format, ConfigError for columns that do not exist.
+    Raises DataError for a file that cannot be read as any format, ConfigError for columns or an encoding
+    that do not exist.
     """
-    container, sample = container_of(path, columns.get("sheet"))
+    container, sample = container_of(path, columns.get("sheet"), encoding)
     if format == "qa" or (container.kind == "txt" and format in (None, "text")):
         return _plain(path, container, sample, format, columns)
     if format == "text" and container.kind not in ("jsonl", "json", "parquet", "xlsx"):

@@ -28,10 +28,16 @@ SAMPLES = ("en", "zh")
 
 
 def read(
-    path: Path, *, format: DataFormat | None = None, columns: Mapping[str, str] = {}, on_reject: OnReject
+    path: Path,
+    *,
+    format: DataFormat | None = None,
+    columns: Mapping[str, str] = {},
+    encoding: str | None = None,
+    on_reject: OnReject,
 ) -> Iterator[Item]:
     """Every row of `path` as an item, or as a call of `on_reject`. Raises DataError for a broken file."""
-    return read_detected(path, detect(path, format=format, columns=columns), on_reject=on_reject)
+    detected = detect(path, format=format, columns=columns, encoding=encoding)
+    return read_detected(path, detected, on_reject=on_reject)
 
 
 def read_detected(path: Path, detected: Detected, *, on_reject: OnReject) -> Iterator[Item]:
@@ -95,10 +101,15 @@ def locate(source: str) -> Path:
 
 
 def read_source(
-    source: str, *, format: DataFormat | None = None, columns: Mapping[str, str] = {}, on_reject: OnReject
+    source: str,
+    *,
+    format: DataFormat | None = None,
+    columns: Mapping[str, str] = {},
+    encoding: str | None = None,
+    on_reject: OnReject,
 ) -> Iterator[Item]:
     """As `read`, for a source as recipes name it."""
     path = locate(source)
     if source.startswith("sample:"):
-        format, columns = "openai", {}
-    return read(path, format=format, columns=columns, on_reject=on_reject)
+        format, columns, encoding = "openai", {}, "utf-8"
+    return read(path, format=format, columns=columns, encoding=encoding, on_reject=on_reject)

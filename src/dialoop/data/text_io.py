@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from dialoop.errors import DataError
+from dialoop.errors import ConfigError, DataError, echo
 
 SAMPLE_BYTES = 1 << 20
 _PROBES, _PROBE_BYTES = 16, 1 << 16
@@ -120,6 +120,25 @@ def encoding_of(sample: bytes) -> str:
         if sample.startswith(mark):
             return name
     return _utf16_without_mark(sample) or _by_lines(sample)
+
+
+def given_encoding(name: str, found: str) -> str:
+    """The codec that a user named; UTF-16 without a byte order takes the one `found` in the file.
+
+    Raises ConfigError where Python has no such text codec, or its lines do not end in a line feed's byte.
+    """
+    try:
+        codec = codecs.lookup(name).name
+        line_end = "\n".encode(codec)
+    except (LookupError, UnicodeError) as error:
+        raise ConfigError(
+            f"encoding {echo(name)} is unknown: give a codec of Python such as utf-8, utf-16 or gb18030"
+        ) from error
+    if codec == "utf-16":
+        return found if found.startswith("utf-16") else "utf-16-le"
+    if codec.startswith("utf-16") or line_end == b"\n":
+        return codec
+    raise ConfigError(f"encoding {echo(name)} is not read: convert the file to utf-8 first")
 
 
 def _utf16_without_mark(sample: bytes) -> str | None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.models.packed import PackedBody
+from dialoop.models.packed import PackedBody, fill
 from dialoop.types import Conversation
 
 BATCH_TOKENS = 4096
@@ -28,25 +28,13 @@ def log_likelihoods(
     body = PackedBody(model)
     try:
         found: list[tuple[float, int]] = []
-        for batch in _batches(rows):
-            found += _score(body, batch)
+        for batch in fill([len(row.token_ids) for row in rows], range(len(rows)), BATCH_TOKENS):
+            found += _score(body, [rows[i] for i in batch])
             if on_progress is not None:
                 on_progress(len(found), len(rows))
         return found
     finally:
         body.release()
-
-
-def _batches(rows: Sequence[Rendered]) -> list[list[Rendered]]:
-    batches: list[list[Rendered]] = []
-    room = 0
-    for row in rows:
-        if not batches or len(row.token_ids) > room:
-            batches.append([])
-            room = BATCH_TOKENS
-        batches[-1].append(row)
-        room -= len(row.token_ids)
-    return batches
 
 
 def _score(body: PackedBody, rows: Sequence[Rendered]) -> list[tuple[float, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from dialoop.data.language import detect
 from dialoop.evals.words import is_han, is_kana, words
 
 # A word weighs as much as one and a half Chinese characters: 4 words or 6 characters make a unit.
@@ -63,23 +64,9 @@ def _occurrences(tokens: Sequence[str], size: int) -> dict[tuple[str, ...], int]
     return counts
 
 
-def language_of(text: str) -> Literal["en", "zh", "other"]:
-    """`zh` where Chinese characters outnumber words, `en` where ASCII words do; else `other`.
-
-    A language written in Latin letters other than English is taken for English.
-    """
-    tokens = [t for t in words(text) if not t.isdigit()]
-    han = sum(map(is_han, tokens))
-    kana = sum(map(is_kana, tokens))
-    latin = sum(t.isascii() for t in tokens)
-    if han > max(latin, 3 * kana) and 2 * han > len(tokens):
-        return "zh"
-    return "en" if 2 * latin > len(tokens) else "other"
-
-
 def answers_in(text: str, language: Literal["en", "zh"]) -> bool:
     """Whether `text` answers in `language`. A bare number belongs to every language, silence to none."""
     tokens = words(text)
     if tokens and all(t.isdigit() for t in tokens):
         return True
-    return language_of(text) == language
+    return detect(text) == language

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from dialoop.data.language import detect
 from dialoop.errors import EvalError
-from dialoop.evals.loops import language_of
 from dialoop.types import Conversation, Message
 
 GROUP_BY = ("scenario", "template", "customer")
@@ -106,7 +106,7 @@ def _of_one(conversation: Conversation, position: int, turns: Turns, group_by: S
     named = next((f"{key}:{metadata[key]}" for key in group_by if metadata.get(key) is not None), None)
     replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
     said = " ".join(conversation.messages[i].content for i in replies)
-    language = metadata.get("language") or language_of(said)
+    language = metadata.get("language") or detect(said)
     return [
         Case(
             replace(conversation, messages=conversation.messages[:at]),

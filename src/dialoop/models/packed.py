@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -104,6 +104,20 @@ class PackedBody:
     def release(self) -> None:
         """Give the model its own attention back, as generation with a cache needs it."""
         self.model.set_attn_implementation(self.own)
+
+
+def fill(lengths: Sequence[int], order: Iterable[int], capacity: int) -> list[list[int]]:
+    """Rows taken in `order` into batches of at most `capacity` tokens (one row at least)."""
+    batches: list[list[int]] = []
+    room = 0
+    for row in order:
+        size = int(lengths[int(row)])
+        if not batches or size > room:
+            batches.append([])
+            room = capacity
+        batches[-1].append(int(row))
+        room -= size
+    return batches
 
 
 def _documents(token_ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, ...]:

@@ -58,17 +58,3 @@ def windows(rows: Sequence[NDArray[np.integer]]) -> Batch:
 def epoch_order(count: int, seed: int, epoch: int) -> Ints:
     """The order of `count` rows in one epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)
-
-
-def fill(lengths: Sequence[int], order: Sequence[int] | Ints, capacity: int) -> list[list[int]]:
-    """Rows taken in `order` into batches of at most `capacity` tokens (one row at least)."""
-    batches: list[list[int]] = []
-    room = 0
-    for row in order:
-        size = int(lengths[int(row)])
-        if not batches or size > room:
-            batches.append([])
-            room = capacity
-        batches[-1].append(int(row))
-        room -= size
-    return batches

@@ -19,7 +19,8 @@ from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import PretrainRecipe, Stage, TextSource, expand
 from dialoop.errors import DataError, RenderError, TrainError
-from dialoop.train.batch import Batch, Ints, epoch_order, fill, windows
+from dialoop.models.packed import fill
+from dialoop.train.batch import Batch, Ints, epoch_order, windows
 
 WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh")}
 log = logging.getLogger(__name__)
@@ -253,11 +254,8 @@ class StagesPlan:
         return stage.batches(local)
 
     def rate(self, step: int) -> float:
-        """Linear from the stage's rate to its `final` share; the first updates of all warm up."""
+        """Linear from the stage's rate to its `final` share, after a linear warm-up where it has one."""
         plan, local = self._find(step)
         share = local / plan.steps
         rate = plan.stage.learning_rate * (1 - share * (1 - plan.stage.final))
-        return rate * min(1.0, (step + 1) / WARMUP)
-
-
-WARMUP = 40
+        return rate * min(1.0, (local + 1) / max(plan.stage.warmup, 1))

@@ -21,6 +21,8 @@ from dialoop.train.interrupt import Interrupt
 from dialoop.train.optim import Optimizer
 
 MAX_SKIPPED = 5
+PACE = 0.1
+"""Weight of the last update's time in the running mean that the time left is told from."""
 
 
 class Plan(Protocol):
@@ -82,6 +84,7 @@ class _State:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    pace: float | None = None
     skipped: int = 0
     bad: int = 0
     best_step: int | None = None
@@ -159,7 +162,8 @@ def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, s
     seconds = time.perf_counter() - started
     state.tokens += tokens
     state.seconds += seconds
-    left = (plan.steps - state.step) * state.seconds / state.step
+    state.pace = seconds if state.pace is None else state.pace + PACE * (seconds - state.pace)
+    left = (plan.steps - state.step) * state.pace
     mean, speed = total / max(weight, 1e-9), tokens / seconds
     return Progress(state.step, plan.steps, mean, rate, norm, state.tokens, speed, state.seconds, left)
 

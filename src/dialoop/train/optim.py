@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from dialoop.config import OptimSettings
+from dialoop.train.muon import Muon
 
 
 class Optimizer:
     """Weights in bf16 keep an fp32 master; their gradients are summed in fp32 between updates.
 
-    muon: names of the matrices that Muon (Jordan et al. 2024) updates, scaled to AdamW's step size
-    (Liu et al. 2025, arXiv:2502.16982); AdamW takes the rest.
+    muon: names of the matrices that Muon updates; AdamW takes the rest.
     """
 
     def __init__(
@@ -42,9 +42,7 @@ class Optimizer:
         ]
         if muon:
             hidden = [self.masters[name] for name in sorted(muon)]
-            built.append(
-                torch.optim.Muon(hidden, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw")
-            )
+            built.append(Muon(hidden, settings.weight_decay))
         return built
 
     def step(self, rate: float, scale: float) -> float:

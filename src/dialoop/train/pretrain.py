@@ -17,6 +17,7 @@ from dialoop.config import OptimSettings, PretrainRecipe
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.decoder import Decoder, write_decoder
+from dialoop.models.load import default_dtype
 from dialoop.train.batch import Batch
 from dialoop.train.corpus import StagesPlan, Tokens, plain_text, rows, tokenise
 from dialoop.train.loop import Progress, Result, train
@@ -82,7 +83,7 @@ def prepare(
     for name, source in recipe.sources.items():
         sources[name] = tokenise(name, source, loaded, folder / "tokens", recipe.held_out)
         on_note(f"{name}: {len(sources[name].offsets) - 1:,} documents, {len(sources[name].tokens):,} tokens")
-    decoder = Decoder(recipe.architecture, loaded.vocab_size, seed=recipe.seed).bfloat16()
+    decoder = Decoder(recipe.architecture, loaded.vocab_size, seed=recipe.seed).to(default_dtype("cpu"))
     return Pretraining(recipe, folder, loaded, sources, decoder, StagesPlan(recipe, sources))
 
 

@@ -23,8 +23,8 @@ from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
-from dialoop.models.packed import PackedBody, plain_head
-from dialoop.train.batch import Batch, epoch_order, fill, pack
+from dialoop.models.packed import PackedBody, fill, plain_head
+from dialoop.train.batch import Batch, epoch_order, pack
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
 from dialoop.train.loss import cross_entropy
