@@ -61,6 +61,10 @@ def message_from_openai(obj: Mapping[str, Any], *, where: str = "message") -> Me
 
 def message_to_openai(message: Message) -> dict[str, Any]:
     """The inverse; content is null where an assistant turn makes calls and says nothing."""
+    if not (message.tool_calls or message.name or message.tool_call_id or message.reasoning) and (
+        message.weight is None
+    ):
+        return {"role": message.role, "content": message.content}
     silent = bool(message.tool_calls) and not message.content
     row: dict[str, Any] = {"role": message.role, "content": None if silent else message.content}
     optional = {

@@ -77,11 +77,12 @@ def _latin(words: list[str]) -> Language:
     if not words:
         return "other"
     counts = [0] * len(_PROFILES)
-    for word in words:
-        for number in _LANGUAGES_OF.get(word.lower().replace("’", "'"), ()):
+    lowered = " ".join(words).lower().replace("’", "'").split(" ")
+    for numbers in filter(None, map(_LANGUAGES_OF.get, lowered)):
+        for number in numbers:
             counts[number] += 1
     english, foreign = counts[0], max(counts[1:])
-    accented = sum(not word.isascii() for word in words)
+    accented = len(words) - sum(map(str.isascii, words))
     if english >= foreign + accented:
         return "en"
     return "en" if english > foreign and accented < 0.15 * len(words) else "other"

@@ -87,7 +87,7 @@ def plain(text: str, *, keep_tags: bool = False) -> tuple[str, tuple[str, ...]]:
     if not keep_tags and ("<" in text or "&" in text):
         text = _outside_code(text, lambda part: _without_markup(part, changes))
     lowered = text.lower()
-    if any(hint in lowered for hint in _BOILERPLATE_HINTS):
+    if any(map(lowered.__contains__, _BOILERPLATE_HINTS)):
         text = _without_boilerplate(text, changes)
     return (_BLANK_LINES.sub("\n\n", text).strip() if changes else text), tuple(dict.fromkeys(changes))
 

@@ -30,6 +30,7 @@ class Span:
     kind: Kind
 
 
+_DIGIT = re.compile(r"[0-9]")
 _HINT = re.compile(r"[0-9][0-9.:()]|::|@")
 _EMAIL = re.compile(
     r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9_%+-](?:[A-Za-z0-9._%+-]{0,62}[A-Za-z0-9_%+-])?"
@@ -77,7 +78,7 @@ _PLACEHOLDER = re.compile(r"\[(?:EMAIL|ID|CARD|PHONE|IP)_\d{1,9}\]")
 
 def find(text: str) -> tuple[Span, ...]:
     """Spans of personal data in order, none overlapping."""
-    if not _HINT.search(text):
+    if not (_DIGIT.search(text) or "@" in text or "::" in text) or not _HINT.search(text):
         return ()
     spans: list[Span] = []
     for kind, finder in _FINDERS:
@@ -297,6 +298,8 @@ def mask_conversation(conversation: Conversation, run: Numbering) -> Masked:
 
 def _masked(message: Message, masker: Masker) -> Message:
     content = masker.mask(message.content)
+    if not (message.reasoning or message.name or message.tool_calls):
+        return message if content is message.content else replace(message, content=content)
     reasoning = masker.mask(message.reasoning) if message.reasoning else message.reasoning
     name = masker.mask(message.name) if message.name else message.name
     calls = tuple(_masked_call(call, masker) for call in message.tool_calls)

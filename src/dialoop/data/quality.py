@@ -1,9 +1,13 @@
-"""Flags for answers that teach bad habits. A flag removes nothing by itself."""
+"""Flags for answers that teach bad habits. A flag removes nothing by itself.
+
+Most texts have none: cheap tests that cannot miss come before the patterns.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 
 from dialoop.types import Conversation
@@ -18,9 +22,11 @@ _PLACEHOLDER = re.compile(
 _MOJIBAKE = re.compile(
     "\ufffd|锟斤拷|烫烫烫|屯屯屯|â€[™œ\u009d“”˜¦]|Ã[©¨¤¶¼±³¡]|Â[ £©®°»«]|(?:[äåæçèéï][\u0080-\u00bf]{2}){2}"
 )
+_MOJIBAKE_STARTS = re.compile("[\ufffd锟烫屯âÃÂäåæçèéï]")
 _CONTROL_TOKEN = re.compile(r"<\|[A-Za-z_]{2,40}\|>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>")
 _CAPITALS = re.compile(r"[A-Z]{3}[^a-z]{10}")
 _LETTERS = re.compile(r"[A-Za-z]")
+_LETTER = re.compile(r"[^\W_]")
 _SPACE_AND_MARKS = re.compile(r"[\W_]+")
 
 
@@ -28,33 +34,54 @@ def flags_of(conversation: Conversation) -> tuple[str, ...]:
     """Names of what looks wrong, in a fixed order."""
     answers = [m.content for m in conversation.messages if m.role == "assistant" and m.content]
     everything = "\n".join(m.content for m in conversation.messages)
+    bracketed = any(mark in everything for mark in "<[{$【")
     found = {
         "repetition": any(map(_repeats, answers)),
         "bot loop": _loops(answers),
         "all capitals": any(map(_shouts, answers)),
         "short answer": bool(answers) and _is_short(answers[-1]),
-        "placeholder": any(_PLACEHOLDER.search(answer) for answer in answers),
+        "placeholder": _has_placeholder(answers, bracketed),
         "echo": _echoes(conversation),
-        "mojibake": not everything.isascii() and _MOJIBAKE.search(everything) is not None,
-        "control token": _CONTROL_TOKEN.search(everything) is not None,
+        "mojibake": _is_mojibake(everything),
+        "control token": bracketed and _CONTROL_TOKEN.search(everything) is not None,
     }
     return tuple(name for name, present in found.items() if present)
+
+
+def _has_placeholder(answers: list[str], bracketed: bool) -> bool:
+    return (bracketed or any("lorem" in answer.casefold() for answer in answers)) and any(
+        map(_PLACEHOLDER.search, answers)
+    )
+
+
+def _is_mojibake(text: str) -> bool:
+    return not text.isascii() and bool(_MOJIBAKE_STARTS.search(text)) and bool(_MOJIBAKE.search(text))
 
 
 def _repeats(text: str) -> bool:
     """A long run of one character or word, or word 4-grams (character 3-grams) that mostly recur."""
     words = text.split()
-    if len(words) >= 8 and max(len(list(run)) for _, run in groupby(words)) >= 8:
+    if _has_run(words, 8):
         return True
     if len(words) >= 24:
-        grams: list[tuple[str, ...]] = list(zip(words, words[1:], words[2:], words[3:], strict=False))
-    elif len(text) >= 16 and not text.isascii():
-        grams = list(zip(text, text[1:], text[2:], strict=False))
+        recur = _mostly_recur(words, 4)
     else:
-        grams = []
-    if len(set(grams)) < 0.5 * len(grams):
-        return True
-    return len(text) >= 10 and _RUN.search(text) is not None
+        recur = len(text) >= 16 and not text.isascii() and _mostly_recur(text, 3)
+    return recur or (max(map(len, words), default=0) >= 10 and any(map(_RUN.search, words)))
+
+
+def _has_run(words: Sequence[str], length: int) -> bool:
+    """Whether a word stands `length` times in a row; one pair in `length - 1` shows whether it may."""
+    like = any(words[i] == words[i + 1] for i in range(0, len(words) - 1, length - 1))
+    return like and max(len(list(run)) for _, run in groupby(words)) >= length
+
+
+def _mostly_recur(units: Sequence[str], size: int) -> bool:
+    """Whether fewer than half of the n-grams are distinct; nearly every distinct unit begins one."""
+    count = len(units) - size + 1
+    if len(set(units)) - size + 1 >= 0.5 * count:
+        return False
+    return len(set(zip(*(units[i:] for i in range(size)), strict=False))) < 0.5 * count
 
 
 def _loops(answers: list[str]) -> bool:
@@ -83,6 +110,7 @@ def _echoes(conversation: Conversation) -> bool:
         a.role == "user"
         and b.role == "assistant"
         and len(a.content) > 8
+        and _first_letter(a.content) == _first_letter(b.content)
         and _bare(a.content) == _bare(b.content)
         for a, b in pairs
     )
@@ -90,3 +118,8 @@ def _echoes(conversation: Conversation) -> bool:
 
 def _bare(text: str) -> str:
     return _SPACE_AND_MARKS.sub("", text).casefold()
+
+
+def _first_letter(text: str) -> str:
+    found = _LETTER.search(text)
+    return found[0].casefold()[:1] if found else ""

@@ -171,7 +171,9 @@ class Tally:
         return CleaningReport(self.rows, self.kept, self.unreadable, steps, labels)
 
     def _step(self, name: str) -> _Count:
-        return self._steps.setdefault(name, _Count())
+        if name not in self._steps:
+            self._steps[name] = _Count()
+        return self._steps[name]
 
 
 def _step_report(name: str, count: _Count) -> StepReport:

@@ -15,12 +15,20 @@ _INVISIBLE = re.compile("[\u00ad\u180e\u200b\u2060\ufeff\u202a-\u202e\u2066-\u20
 _JOINERS = re.compile("[\u200c\u200d\u200e\u200f]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _WIDE_ALNUM = re.compile("[\uff10-\uff19\uff21-\uff3a\uff41-\uff5a]")
+_SUSPECT = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00a0\u00ad\u180e\u200b-\u200f\u2028-\u202e\u2060\u2066-\u2069\ufeff"
+    "\uff10-\uff19\uff20-\uff3a\uff3f\uff41-\uff5a\uff0d\uff0e\ud800-\udfff]"
+)
+"""Every character that some change below looks for; Chinese text seldom has one."""
 _WIDE_SIGN = re.compile("(?<=[0-9A-Za-z])[\uff20\uff0e\uff0d\uff3f](?=[0-9A-Za-z])")
 
 
 def normalise(text: str) -> tuple[str, tuple[str, ...]]:
     """`text` in the one form, and what was changed in it. A second pass changes nothing."""
     if text.isascii() and _CLEAN_ASCII.fullmatch(text):
+        trimmed = text.strip()
+        return (text, ()) if trimmed == text else (trimmed, ("space",))
+    if not _SUSPECT.search(text) and unicodedata.is_normalized("NFC", text):
         trimmed = text.strip()
         return (text, ()) if trimmed == text else (trimmed, ("space",))
     changes = []

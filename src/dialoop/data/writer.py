@@ -12,6 +12,8 @@ from typing import Any
 from dialoop.chat.wire import conversation_to_openai
 from dialoop.types import Conversation
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 def write_openai(path: Path, conversations: Iterable[Conversation]) -> int:
     """The number of conversations written, one a line, gzipped where the name ends in .gz.
@@ -24,8 +26,7 @@ def write_openai(path: Path, conversations: Iterable[Conversation]) -> int:
     try:
         with _text_file(partial, path.suffix == ".gz") as file:
             for conversation in conversations:
-                row = conversation_to_openai(conversation)
-                file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+                file.write(_ENCODER.encode(conversation_to_openai(conversation)) + "\n")
                 count += 1
         os.replace(partial, path)
     finally:
