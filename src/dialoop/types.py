@@ -118,9 +118,19 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How the next token is drawn (OpenAI's names; temperature 0 = argmax).
+    """How the next token is drawn, in this order (OpenAI's and vLLM's names).
 
-    top_p: nucleus of Holtzman et al. 2020, arXiv:1904.09751.  max_tokens: None = to the end of the context.
+    logit_bias: (token id, added to its logit).  repetition_penalty: logits of tokens in the prompt or the
+    answer are divided by it where positive, else multiplied (Keskar et al. 2019, arXiv:1909.05858).
+    presence_penalty, frequency_penalty: taken off once, and once for each time the token stands in the
+    answer.  temperature: 0 = argmax, and nothing below counts.  top_k: 0 = all.  top_p: nucleus of Holtzman
+    et al. 2020, arXiv:1904.09751.  min_p: share of the best token's probability, Nguyen et al. 2024,
+    arXiv:2407.01082.  typical_p: Meister et al. 2022, arXiv:2202.00666.  Each filter sees what the one
+    before it left, renormalised.
+
+    max_tokens: None = to the end of the context.  min_tokens: nothing ends the answer before.
+    ignore_eos: the model's own stop tokens end nothing.  logprobs: None = not told, k = told with the k best
+    tokens beside each.  processed_logprobs: of the distribution drawn from, not of the model's own.
     """
 
     temperature: float = 1.0
@@ -129,6 +139,18 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     n: int = 1
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    processed_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +172,30 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The natural logarithm of one token's probability, and the best tokens in its place, best first.
+
+    data: the token's bytes, which may be a part of a character.
+    """
+
+    token_id: int
+    data: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage."""
+    """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage.
+
+    logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
+    """
 
     index: int = 0
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,16 +236,19 @@ class Answer:
     text: str
     finish_reason: FinishReason
     usage: Usage
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     """The whole answers, by index, of a stream of deltas."""
     texts: dict[int, list[str]] = {}
+    logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
     reasons: dict[int, FinishReason] = {}
     usage = Usage()
     async for delta in deltas:
         texts.setdefault(delta.index, []).append(delta.text)
+        logprobs[delta.index] = logprobs.get(delta.index, ()) + delta.logprobs
         if delta.finish_reason is not None:
             reasons[delta.index] = delta.finish_reason
         usage = delta.usage or usage
-    return tuple(Answer("".join(texts[i]), reasons[i], usage) for i in sorted(texts))
+    return tuple(Answer("".join(texts[i]), reasons[i], usage, logprobs[i]) for i in sorted(texts))

@@ -71,6 +71,8 @@ def test_reset_keeps_the_system_turn() -> None:
         ("/set top_p 0.5", "top_p", 0.5),
         ("/set max_tokens 5", "max_tokens", 5),
         ("/set seed -3", "seed", -3),
+        ("/set top_k 40", "top_k", 40),
+        ("/set repetition_penalty 1.2", "repetition_penalty", 1.2),
         ("/set stop 再见", "stop", ("再见",)),
     ],
 )

@@ -30,6 +30,9 @@ class Words:
     def decode(self, ids: Sequence[int], /) -> str:
         return self._tokenizer.decode(list(ids))
 
+    def token_bytes(self, token_id: int, /) -> bytes:
+        return self.decode([token_id]).encode()
+
 
 @functools.cache
 def model() -> torch.nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from dialoop.engine.row import Row, room
-from dialoop.types import Sampling
+from dialoop.engine.sampler import Choice
+from dialoop.types import Sampling, TokenLogprob
 from tests.tiny import tiny_model
 
 STOP = 2
@@ -21,19 +24,31 @@ def tiny_tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(tiny_model() / "tokenizer.json"))
 
 
-def decoded(ids: list[int]) -> str:
-    return str(tiny_tokenizer().decode(ids))
+def decoded(ids: Sequence[int]) -> str:
+    return str(tiny_tokenizer().decode(list(ids)))
 
 
-def row(limit: int, *stops: str) -> Row:
-    return Row([5], Sampling(stop=stops), 0, decode=decoded, stop_ids={STOP}, limit=limit)  # type: ignore[arg-type]
+class Words:
+    """The tiny model's vocabulary, one token of it ending answers."""
+
+    stop_ids = frozenset({STOP})
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        return decoded(ids)
+
+    def token_bytes(self, token_id: int, /) -> bytes:
+        return f"<{token_id}>".encode()
+
+
+def row(limit: int, *stops: str, **sampling: Any) -> Row:
+    return Row([5], Sampling(stop=stops, **sampling), 0, vocabulary=Words(), limit=limit)
 
 
 def said(answer: Row, ids: list[int]) -> str:
     """What is shown while `ids` come, up to the end of the answer."""
     text = ""
     for token in ids:
-        text += answer.accept(token)
+        text += answer.accept(Choice(token))
         if answer.finish_reason:
             break
     return text
@@ -59,6 +74,36 @@ def test_a_streamed_answer_is_the_decoded_one_cut_at_its_stop(
     else:
         assert whole.startswith(shown)
         assert plain.finish_reason is None
+
+
+def test_a_stop_token_of_the_request_ends_the_answer_and_is_not_shown() -> None:
+    answer = row(9, stop_token_ids=(300,))
+    assert said(answer, [100, 101, 300, 102]) == decoded([100, 101])
+    assert (answer.finish_reason, answer.tokens) == ("stop", [100, 101, 300])
+
+
+def test_the_models_stop_token_is_passed_over_where_that_is_asked_for() -> None:
+    answer = row(3, ignore_eos=True)
+    said(answer, [100, STOP, 101, 102])
+    assert (answer.finish_reason, answer.tokens) == ("length", [100, STOP, 101])
+
+
+def test_a_stop_string_does_not_end_an_answer_before_its_least_tokens() -> None:
+    whole = next(token for token in range(300, 400) if "\ufffd" not in decoded([token]))
+    free, held = row(9, decoded([whole])), row(9, decoded([whole]), min_tokens=3)
+    for answer, length in ((free, 1), (held, 4)):
+        said(answer, [whole] * 6)
+        assert (answer.finish_reason, len(answer.tokens)) == ("stop", length)
+
+
+def test_log_probabilities_come_with_the_tokens_bytes_and_not_for_the_stop() -> None:
+    answer = row(9)
+    answer.accept(Choice(100, -0.5, ((101, -0.2),)))
+    assert answer.take_logprobs() == (
+        TokenLogprob(100, b"<100>", -0.5, (TokenLogprob(101, b"<101>", -0.2),)),
+    )
+    answer.accept(Choice(STOP, -0.1))
+    assert answer.take_logprobs() == ()
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ BOUNDS: list[tuple[str, Any]] = [
     ("max_tokens", 0), ("max_tokens", -5), ("max_completion_tokens", 0), ("max_tokens", 2**31),
     ("stop", ["a", "b", "c", "d", "e"]), ("stop", ""), ("stop", [""]), ("stop", 3), ("stop", {"a": 1}),
     ("seed", 2**63), ("seed", 1.0), ("stream", "yes"), ("stream", 1), ("messages", []), ("messages", "Hi"),
+    ("frequency_penalty", 2.1), ("presence_penalty", -2.1), ("frequency_penalty", False), ("logprobs", 3),
+    ("top_logprobs", 21), ("top_logprobs", 2), ("logit_bias", {"5": 101}), ("logit_bias", {"x": 1}),
+    ("logit_bias", [5]), ("top_k", -2), ("top_k", 1.5), ("min_p", 1.1), ("typical_p", 0),
+    ("repetition_penalty", 0), ("min_tokens", -1), ("ignore_eos", 1), ("stop_token_ids", [-1]),
+    ("stop_token_ids", 5), ("logprobs_mode", "raw"),
     ("model", 4), ("service_tier", "gold"), ("safety_identifier", "x" * 65), ("stream_options", {}),
 ]  # fmt: skip
 
@@ -62,10 +67,9 @@ def test_a_value_out_of_bounds_is_a_400_that_names_the_field(
 
 
 NOT_HONOURED: list[tuple[str, Any]] = [
-    ("frequency_penalty", 0.5), ("frequency_penalty", False), ("logprobs", True), ("logit_bias", {"5": 1}),
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
     ("response_format", {"type": "json_object"}), ("store", True), ("reasoning_effort", "high"),
-    ("top_k", 5), ("echo", True), ("audio", {"voice": "x"}), ("guided_json", {}),
+    ("echo", True), ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
 ]  # fmt: skip
 
 
@@ -76,6 +80,10 @@ def test_a_field_that_is_not_honoured_yet_is_refused_by_name(
     error = error_of(client.post(CHAT, json=body(**{field: value})))
     assert (error["param"], error["code"]) == (field, "unsupported")
     assert "not supported yet by this engine" in error["message"]
+
+
+def test_a_scripted_engine_has_no_log_probabilities(client: httpx.Client) -> None:
+    assert error_of(client.post(CHAT, json=body(logprobs=True)))["code"] == "unsupported"
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("temprature", "temperature"), ("max_token", "max_tokens")])

@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping
 
-from dialoop.errors import ContextLengthError, UnknownModelError
+from dialoop.errors import ContextLengthError, UnknownModelError, UnsupportedError
 from dialoop.types import ChatRequest, Conversation, Delta, FinishReason, Served, Usage
 
 # A Chinese or other wide character, or a word with the white space before it.
@@ -36,7 +36,14 @@ class EchoEngine:
         return (self._served,)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """The scripted answer, `n` times over. Raises UnknownModelError or ContextLengthError first."""
+        """The scripted answer, `n` times over: nothing is drawn, so nothing of that kind counts.
+
+        Raises UnknownModelError, ContextLengthError or UnsupportedError (log-probabilities) first.
+        """
+        if request.sampling.logprobs is not None:
+            raise UnsupportedError(
+                "a scripted engine has no log-probabilities: leave them out", param="logprobs"
+            )
         prompt = self._prompt_tokens(request)
         text, reason, used = self._answer(request, max(1, self._served.context - prompt))
         usage = Usage(prompt, used * request.sampling.n)

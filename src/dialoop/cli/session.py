@@ -18,7 +18,8 @@ from dialoop.types import ChatRequest, Conversation, Delta, Engine, Message, Sam
 HELP = """\
 /system TEXT       what the assistant is told first; without TEXT, nothing
 /set               show how answers are drawn
-/set NAME VALUE    temperature 0..2, top_p 0..1, max_tokens, seed, stop; `none` takes a value back
+/set NAME VALUE    temperature 0..2, top_p 0..1, max_tokens, seed, stop, top_k, min_p, typical_p,
+                   presence_penalty, frequency_penalty, repetition_penalty; `none` takes a value back
 /undo              forget the last question and its answer
 /reset             forget the dialogue
 /save FILE         append the dialogue to FILE as one line of OpenAI chat JSONL
@@ -27,11 +28,18 @@ HELP = """\
 /exit              leave (also Ctrl-D); Ctrl-C stops an answer"""
 # Control characters that a model may emit and a terminal would obey.
 _CONTROL = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+_ALWAYS_SHOWN = {"temperature", "top_p", "max_tokens", "seed", "stop"}
 _BOUNDS: dict[str, tuple[type, float, float]] = {
     "temperature": (float, 0, 2),
     "top_p": (float, 0, 1),
     "max_tokens": (int, 1, 2**31 - 1),
     "seed": (int, -(2**63), 2**63 - 1),
+    "top_k": (int, 0, 2**31 - 1),
+    "min_p": (float, 0, 1),
+    "typical_p": (float, 0.01, 1),
+    "presence_penalty": (float, -2, 2),
+    "frequency_penalty": (float, -2, 2),
+    "repetition_penalty": (float, 0.01, 100),
 }
 
 
@@ -150,7 +158,10 @@ class Session:
         name, _, value = rest.partition(" ")
         if name:
             self.sampling = replace(self.sampling, **{_known(name): _value(name, value.strip())})
+        usual = Sampling()
         drawn = {key: getattr(self.sampling, key) for key in (*_BOUNDS, "stop")}
+        changed = {key for key, value in drawn.items() if value != getattr(usual, key)}
+        drawn = {key: value for key, value in drawn.items() if key in _ALWAYS_SHOWN | changed}
         self.note("  ".join(f"{key} {'none' if v in (None, ()) else v}" for key, v in drawn.items()))
 
     def _undo(self, rest: str) -> None:

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from dialoop.engine.row import Row, room
+from dialoop.engine.row import Row, Vocabulary, room
 from dialoop.engine.running import Running
 from dialoop.errors import ContextLengthError
 from dialoop.types import FinishReason, Sampling
-
-
-class Vocabulary(Protocol):
-    """What generation needs of a tokenizer."""
-
-    @property
-    def stop_ids(self) -> frozenset[int]: ...
-
-    def decode(self, ids: Sequence[int], /) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +74,7 @@ def _rows(
         if len(prompt) > context:
             raise ContextLengthError(len(prompt), context)
     return [
-        Row(
-            prompt,
-            sampling,
-            i,
-            decode=tokenizer.decode,
-            stop_ids=tokenizer.stop_ids,
-            limit=room(len(prompt), context, max_tokens),
-        )
+        Row(prompt, sampling, i, vocabulary=tokenizer, limit=room(len(prompt), context, max_tokens))
         for i, prompt in enumerate(prompts)
     ]
 

@@ -10,8 +10,8 @@ from dialoop.chat.render import render_prompt
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.worker import Event, Job, Worker
-from dialoop.errors import ContextLengthError, OverloadedError, UnknownModelError
-from dialoop.types import ChatRequest, Delta, Served
+from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
+from dialoop.types import ChatRequest, Delta, Sampling, Served
 
 
 class LocalEngine:
@@ -45,7 +45,8 @@ class LocalEngine:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The answers' deltas; closing the generator frees its rows at once.
 
-        Raises UnknownModelError, OverloadedError, RenderError or ContextLengthError before the first delta.
+        Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
+        first delta.
         """
         if request.model not in self._models:
             raise UnknownModelError(request.model, self._models)
@@ -81,12 +82,21 @@ class LocalEngine:
 
     def _rows(self, request: ChatRequest, prompt: tuple[int, ...]) -> list[Row]:
         loaded, sampling = self._models[request.model], request.sampling
+        _check_ids(sampling, loaded.tokenizer.vocab_size)
         limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
-        tokenizer = loaded.tokenizer
-        return [
-            Row(prompt, sampling, i, decode=tokenizer.decode, stop_ids=tokenizer.stop_ids, limit=limit)
-            for i in range(sampling.n)
-        ]
+        return [Row(prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit) for i in range(sampling.n)]
+
+
+def _check_ids(sampling: Sampling, vocabulary: int) -> None:
+    """Raises RequestError where a request names a token that the model does not have."""
+    named = {"logit_bias": [i for i, _ in sampling.logit_bias], "stop_token_ids": sampling.stop_token_ids}
+    for field, ids in named.items():
+        for token in ids:
+            if not 0 <= token < vocabulary:
+                raise RequestError(
+                    f"{field}: token {token} does not exist: the model's tokens are 0 to {vocabulary - 1}",
+                    param=field,
+                )
 
 
 def _deltas(event: Event) -> Sequence[Delta]:

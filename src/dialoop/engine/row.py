@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from dialoop.engine.detokenize import Detokenizer
-from dialoop.engine.sampler import generator
+from dialoop.engine.penalties import Penalties
+from dialoop.engine.sampler import Choice, generator
 from dialoop.engine.stop import StopScanner
-from dialoop.types import FinishReason, Sampling
+from dialoop.errors import ModelError
+from dialoop.types import FinishReason, Sampling, TokenLogprob
+
+
+class Vocabulary(Protocol):
+    """What an answer needs of a tokenizer."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+    def decode(self, ids: Sequence[int], /) -> str: ...
+
+    def token_bytes(self, token_id: int, /) -> bytes: ...
 
 
 class Row:
     """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit."""
 
     def __init__(
-        self,
-        prompt: Sequence[int],
-        sampling: Sampling,
-        index: int,
-        *,
-        decode: Callable[[Sequence[int]], str],
-        stop_ids: Collection[int],
-        limit: int,
+        self, prompt: Sequence[int], sampling: Sampling, index: int, *, vocabulary: Vocabulary, limit: int
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -29,23 +36,50 @@ class Row:
         self.chance = generator(sampling, index)
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self._stop_ids = stop_ids
+        own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
+        self._ends = own_ends | set(sampling.stop_token_ids)
+        self.penalties = Penalties.of(sampling, prompt, self._ends)
         self._limit = limit
-        self._detokenizer = Detokenizer(decode)
+        self._vocabulary = vocabulary
+        self._detokenizer = Detokenizer(vocabulary.decode)
         self._scanner = StopScanner(sampling.stop)
+        self._logprobs: list[TokenLogprob] = []
 
-    def accept(self, token: int) -> str:
+    def accept(self, choice: Choice) -> str:
         """Append a token; returns the text that is certain and sets `finish_reason` at the end."""
+        token = choice.token
         self.tokens.append(token)
-        if token in self._stop_ids:
+        if self.penalties is not None:
+            self.penalties.add(token)
+        if token in self._ends:
             return self._finish("stop", "")
-        text, stopped = self._scanner.push(self._detokenizer.push(token))
-        if stopped:
-            self.finish_reason = "stop"
-            return text
+        if choice.logprob is not None:
+            top = tuple(self._told(other, logprob) for other, logprob in choice.top)
+            self._logprobs.append(self._told(token, choice.logprob, top))
+        text = self._detokenizer.push(token)
+        if len(self.tokens) > self.sampling.min_tokens:
+            text, stopped = self._scanner.push(text)
+            if stopped:
+                self.finish_reason = "stop"
+                return text
         if len(self.tokens) >= self._limit:
             return self._finish("length", text)
         return text
+
+    def take_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Those of the tokens accepted since the last call."""
+        taken, self._logprobs = tuple(self._logprobs), []
+        return taken
+
+    def _told(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        return TokenLogprob(token, self._bytes(token), logprob, top)
+
+    def _bytes(self, token: int) -> bytes:
+        """b"" for the rows that a model's output matrix has beyond its vocabulary."""
+        try:
+            return self._vocabulary.token_bytes(token)
+        except ModelError:
+            return b""
 
     def _finish(self, reason: FinishReason, text: str) -> str:
         """Hand out all that was held back; a stop string that it completes still counts."""

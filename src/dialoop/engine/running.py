@@ -29,8 +29,8 @@ class Running:
         rows = [*self.rows, *joining]
         if not rows:
             return []
-        tokens = choose(torch.cat(logits), [row.sampling for row in rows], [row.chance for row in rows])
-        said = [(row, row.accept(token)) for row, token in zip(rows, tokens, strict=True)]
+        choices = choose(torch.cat(logits), rows)
+        said = [(row, row.accept(choice)) for row, choice in zip(rows, choices, strict=True)]
         self.rows = rows
         self.drop(lambda row: row.finish_reason is not None)
         return said

@@ -30,10 +30,11 @@ class Job:
 
     def delta(self, row: Row, text: str) -> Delta | None:
         """What the new text of one row says to the client; the last of all rows carries the usage."""
+        logprobs = row.take_logprobs()
         if row.finish_reason is None:
-            return Delta(row.index, text) if text else None
+            return Delta(row.index, text, logprobs=logprobs) if text or logprobs else None
         self.left -= 1
-        delta = Delta(row.index, text, row.finish_reason)
+        delta = Delta(row.index, text, row.finish_reason, logprobs=logprobs)
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:

@@ -36,7 +36,7 @@ def chat_routes(engine: Chat, *, max_body_bytes: int, body_seconds: float) -> AP
                 return await _stream(chat, deltas, request)
             async with aclosing(deltas):
                 answers = await while_connected(request.receive, fold(deltas))
-            return JSONResponse(Reply(chat.request.model).completion(answers))
+            return JSONResponse(_reply(chat).completion(answers))
         except ClientGoneError:
             return Response(status_code=499)
 
@@ -49,6 +49,10 @@ async def _stream(chat: ParsedChat, deltas: Deltas, request: Request) -> Respons
     return EventStream(_events(chat, first, deltas))
 
 
+def _reply(chat: ParsedChat) -> Reply:
+    return Reply(chat.request.model, logprobs=chat.request.sampling.logprobs is not None)
+
+
 async def _first(deltas: AsyncIterator[Delta]) -> Delta:
     return await anext(deltas)
 
@@ -56,7 +60,7 @@ async def _first(deltas: AsyncIterator[Delta]) -> Delta:
 async def _events(chat: ParsedChat, first: Delta, deltas: Deltas) -> AsyncGenerator[bytes, None]:
     """The events of a whole stream; a failure on the way is its last event."""
     extra = {"usage": None} if chat.include_usage else {}
-    reply, opened = Reply(chat.request.model), set[int]()
+    reply, opened = _reply(chat), set[int]()
     async with aclosing(deltas):
         try:
             async for delta in _with(first, deltas):

@@ -28,6 +28,7 @@ _MESSAGE = {
         "reasoning_content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     },
 }
+TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
@@ -67,6 +68,32 @@ class ChatBody(BaseModel):
     """The same seed gives the same answer to the same request."""
     n: int = Field(1, ge=1, le=128)
     """Answers to give."""
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    """Taken off the logit of every token that the answer holds."""
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    """Taken off the logit of a token for each time that the answer holds it."""
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
+    """Token id -> added to its logit, -100 to 100."""
+    logprobs: bool = False
+    """Tell each token's log-probability."""
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    """Tell so many best tokens in each place; only with logprobs."""
+    logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = "raw_logprobs"
+    """The model's own log-probabilities, or those drawn from: after bias, penalties, temperature, filters."""
+    top_k: int = Field(0, ge=-1, le=MAX_TOKENS)
+    """Draw from the k most probable tokens; 0 and -1 = from all."""
+    min_p: float = Field(0.0, ge=0, le=1)
+    """Draw from tokens at least this share as probable as the best."""
+    typical_p: float = Field(1.0, gt=0, le=1)
+    """Draw from the fewest tokens of typical surprise that together hold this much."""
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    """Divides the positive logits of tokens in the prompt or the answer, multiplies the negative ones."""
+    min_tokens: int = Field(0, ge=0, le=MAX_TOKENS)
+    """Nothing ends the answer before it has so many tokens."""
+    ignore_eos: bool = False
+    """The model's own stop tokens do not end the answer."""
+    stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKENS)]] = Field([], max_length=64)
+    """Tokens that end the answer and are not shown."""
     stream: bool = False
     """Send the answer as server-sent events while it is made."""
     stream_options: StreamOptions | None = None
@@ -88,11 +115,6 @@ class ChatBody(BaseModel):
 
 
 NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
@@ -107,12 +129,6 @@ NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
     "audio": (),
     "moderation": (),
     "web_search_options": (),
-    "top_k": (0, -1),
-    "min_p": (0,),
-    "repetition_penalty": (1,),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "stop_token_ids": ([],),
     "bad_words": ([],),
     "allowed_token_ids": (),
     "include_stop_str_in_output": (False,),

@@ -14,7 +14,17 @@ from dialoop.chat.wire import message_from_openai
 from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
 from dialoop.serve.fields import NOT_HONOURED_YET, ChatBody, is_neutral
 from dialoop.store.identity import new_id
-from dialoop.types import Answer, ChatRequest, Conversation, Delta, Message, Sampling, Served, Usage
+from dialoop.types import (
+    Answer,
+    ChatRequest,
+    Conversation,
+    Delta,
+    Message,
+    Sampling,
+    Served,
+    TokenLogprob,
+    Usage,
+)
 
 _ANYWHERE = {"role", "content", "name"}
 _KEYS: Mapping[str, set[str]] = {
@@ -144,22 +154,36 @@ def _sampling(chat: ChatBody) -> Sampling:
             f"max_completion_tokens = {both[0]} and max_tokens = {both[1]}: send one of them",
             param="max_tokens",
         )
-    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
+    limit = chat.max_completion_tokens or chat.max_tokens
+    if limit is not None and chat.min_tokens > limit:
+        raise RequestError(
+            f"min_tokens = {chat.min_tokens} is more than the {limit} that the answer may have: lower it",
+            param="min_tokens",
+        )
+    if chat.top_logprobs is not None and not chat.logprobs:
+        raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
+    same = (
+        "temperature", "top_p", "seed", "n", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
+        "repetition_penalty", "min_tokens", "ignore_eos",
+    )  # fmt: skip
     return Sampling(
-        temperature=chat.temperature,
-        top_p=chat.top_p,
-        max_tokens=chat.max_completion_tokens or chat.max_tokens,
-        stop=stop,
-        seed=chat.seed,
-        n=chat.n,
+        **{name: getattr(chat, name) for name in same},
+        max_tokens=limit,
+        stop=(chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ()),
+        top_k=max(chat.top_k, 0),
+        logit_bias=tuple((int(token), bias) for token, bias in chat.logit_bias.items()),
+        stop_token_ids=tuple(chat.stop_token_ids),
+        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
+        processed_logprobs=chat.logprobs_mode == "processed_logprobs",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The identity of one response; makes its body or its chunks."""
+    """The identity of one response; makes its body or its chunks. logprobs: they were asked for."""
 
     model: str
+    logprobs: bool = False
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -169,7 +193,7 @@ class Reply:
             {
                 "index": index,
                 "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
-                "logprobs": None,
+                "logprobs": self._told(answer.logprobs),
                 "finish_reason": answer.finish_reason,
             }
             for index, answer in enumerate(answers)
@@ -186,7 +210,8 @@ class Reply:
 
     def chunks(self, delta: Delta) -> list[dict[str, Any]]:
         """A delta's text and its end, each a chunk."""
-        text = [self._chunk(delta.index, {"content": delta.text}, None)] if delta.text else []
+        said = delta.text or delta.logprobs
+        text = [self._chunk(delta.index, {"content": delta.text}, None, delta.logprobs)] if said else []
         end = [self._chunk(delta.index, {}, delta.finish_reason)] if delta.finish_reason else []
         return text + end
 
@@ -194,9 +219,24 @@ class Reply:
         """The last chunk of a stream with include_usage."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_to_openai(usage)}
 
-    def _chunk(self, index: int, delta: Mapping[str, Any], finish_reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self,
+        index: int,
+        delta: Mapping[str, Any],
+        finish_reason: str | None,
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> dict[str, Any]:
+        told = self._told(logprobs) if logprobs else None
+        choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        content = [
+            {**_token(each), "top_logprobs": [_token(other) for other in each.top]} for each in logprobs
+        ]
+        return {"content": content, "refusal": None}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -207,6 +247,12 @@ class Reply:
             "service_tier": "default",
             "system_fingerprint": None,
         }
+
+
+def _token(told: TokenLogprob) -> dict[str, Any]:
+    """OpenAI's floor for what is next to impossible is -9999."""
+    text = told.data.decode("utf-8", "replace")
+    return {"token": text, "logprob": max(told.logprob, -9999.0), "bytes": list(told.data)}
 
 
 def usage_to_openai(usage: Usage) -> dict[str, Any]:
