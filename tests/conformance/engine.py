@@ -89,12 +89,13 @@ class EngineConformance:
         alone = await fold(engine.chat(drawn))
         crowd = [asking(engine, f"{i} {QUESTION}", temperature=1.0, max_tokens=5 + i) for i in range(5)]
         among, *_ = await asyncio.gather(*(fold(engine.chat(request)) for request in (drawn, *crowd)))
-        assert among == alone
+        assert list(map(_without_cached, among)) == list(map(_without_cached, alone))
 
     async def test_many_at_once_are_answered_as_one_by_one(self, engine: Engine) -> None:
         requests = [asking(engine, f"{i} {QUESTION * (i % 3)}", max_tokens=3 + i) for i in range(8)]
         together = await asyncio.gather(*(answer(engine, request) for request in requests))
-        assert together == [await answer(engine, request) for request in requests]
+        alone = [await answer(engine, request) for request in requests]
+        assert list(map(_without_cached, together)) == list(map(_without_cached, alone))
 
     async def test_an_unknown_model_is_refused_before_the_first_delta(self, engine: Engine) -> None:
         with pytest.raises(UnknownModelError, match=engine.models()[0].name) as caught:
@@ -126,3 +127,8 @@ class EngineConformance:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert (await answer(crowded_engine, asking(crowded_engine, max_tokens=2))).text
+
+
+def _without_cached(answer: Answer) -> Answer:
+    """What was found in the cache may differ from time to time, and nothing else."""
+    return replace(answer, usage=replace(answer.usage, cached_tokens=0))

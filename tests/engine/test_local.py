@@ -44,7 +44,7 @@ class TestLocalEngineConforms(EngineConformance):
 
 @pytest_asyncio.fixture
 async def engine() -> AsyncIterator[LocalEngine]:
-    engine = LocalEngine({"tiny": loaded()}, max_rows=4, max_open=2, prefill_tokens=64)
+    engine = LocalEngine({"tiny": loaded()}, max_rows=4, max_open=2, step_tokens=64)
     yield engine
     await engine.aclose()
 

@@ -54,6 +54,14 @@ def test_log_probabilities_come_whole_and_in_a_stream(client: OpenAI) -> None:
     assert [each for chunk in chunks if chunk.logprobs for each in chunk.logprobs.content] == told
 
 
+def test_a_prompt_that_was_read_before_is_told_as_cached(client: OpenAI) -> None:
+    turns = [{"role": "user", "content": "Where is order 48213? " * 4}]
+    first, again = (ask(client, messages=turns, temperature=0) for _ in range(2))
+    assert first.choices[0].message == again.choices[0].message
+    told = again.usage.prompt_tokens_details.cached_tokens
+    assert 0 < told < again.usage.prompt_tokens == first.usage.prompt_tokens
+
+
 def test_log_probabilities_are_null_where_they_are_not_asked_for(client: OpenAI) -> None:
     assert ask(client).choices[0].logprobs is None
 

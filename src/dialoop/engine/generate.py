@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from dialoop.engine.row import Row, Vocabulary, room
-from dialoop.engine.running import Running
+from dialoop.engine.running import Running, StepError
 from dialoop.errors import ContextLengthError
 from dialoop.types import FinishReason, Sampling
+
+STEP_TOKENS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,26 @@ def generate(
 def _run(
     model: torch.nn.Module, rows: list[Row], batch_size: int, on_progress: Callable[[int, int], None]
 ) -> list[str]:
-    waiting = sorted(rows, key=lambda row: len(row.prompt))
-    texts, running, done = [""] * len(rows), Running(model), 0
-    while done < len(rows):
-        for row, text in running.advance(_admitted(waiting, len(running.rows), batch_size)):
-            texts[row.index] += text
-        finished = len(rows) - len(waiting) - len(running.rows)
-        if finished > done:
-            done = finished
-            on_progress(done, len(rows))
+    longest = max((len(row.prompt) + row.limit for row in rows), default=0)
+    running = Running(
+        model,
+        max_rows=batch_size,
+        step_tokens=STEP_TOKENS,
+        context=longest,
+        cache_tokens=batch_size * longest,
+    )
+    texts, left = [""] * len(rows), len(rows)
+    for row in rows:
+        running.add(row)
+    try:
+        while left:
+            for row, text in running.advance():
+                texts[row.index] += text
+            if len(running.rows) < left:
+                left = len(running.rows)
+                on_progress(len(rows) - left, len(rows))
+    except StepError as error:
+        raise error.reason from None
     return texts
 
 
@@ -82,11 +95,3 @@ def _rows(
 def context_of(model: torch.nn.Module) -> int:
     """Positions that the model was made for, in tokens."""
     return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
-
-
-def _admitted(waiting: list[Row], running: int, batch_size: int) -> list[Row]:
-    """The longest waiting rows, once a quarter of the places is free: padding stays small, joins few."""
-    free = batch_size - running
-    if running and free < max(1, batch_size // 4):
-        return []
-    return [waiting.pop() for _ in range(min(free, len(waiting)))]

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dialoop.chat.render import render_prompt
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
+from dialoop.engine.running import Running
 from dialoop.engine.worker import Event, Job, Worker
 from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
 from dialoop.types import ChatRequest, Delta, Sampling, Served
@@ -18,7 +19,9 @@ class LocalEngine:
     """Answers with the models that it was given; implements `dialoop.types.Engine`.
 
     max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
-    refused before its messages are rendered.  prefill_tokens: prompt tokens read between two steps.
+    refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
+    cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
+    where memory ends.
     """
 
     def __init__(
@@ -27,16 +30,20 @@ class LocalEngine:
         *,
         max_rows: int = 32,
         max_open: int = 256,
-        prefill_tokens: int = 4096,
+        step_tokens: int = 512,
+        cache_tokens: int | None = None,
     ) -> None:
         self._models = dict(models)
         self._max_open = max_open
         self._open = 0
-        self._worker = Worker(
-            {name: loaded.model for name, loaded in models.items()},
-            max_rows=max_rows,
-            prefill_tokens=prefill_tokens,
-        )
+        running = {
+            name: Running(
+                loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
+                cache_tokens=cache_tokens or max_rows * loaded.served.context,
+            )
+            for name, loaded in models.items()
+        }  # fmt: skip
+        self._worker = Worker(running)
 
     def models(self) -> tuple[Served, ...]:
         """The models, by name."""

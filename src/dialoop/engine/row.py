@@ -25,7 +25,10 @@ class Vocabulary(Protocol):
 
 
 class Row:
-    """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit."""
+    """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit.
+
+    cached: tokens of the prompt that did not have to be read.
+    """
 
     def __init__(
         self, prompt: Sequence[int], sampling: Sampling, index: int, *, vocabulary: Vocabulary, limit: int
@@ -33,13 +36,14 @@ class Row:
         self.prompt = prompt
         self.sampling = sampling
         self.index = index
+        self.cached = 0
         self.chance = generator(sampling, index)
         self.tokens: list[int] = []
         self.finish_reason: FinishReason | None = None
         own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
         self._ends = own_ends | set(sampling.stop_token_ids)
         self.penalties = Penalties.of(sampling, prompt, self._ends)
-        self._limit = limit
+        self.limit = limit
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(vocabulary.decode)
         self._scanner = StopScanner(sampling.stop)
@@ -62,7 +66,7 @@ class Row:
             if stopped:
                 self.finish_reason = "stop"
                 return text
-        if len(self.tokens) >= self._limit:
+        if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text
 

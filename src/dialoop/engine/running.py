@@ -1,42 +1,94 @@
-"""The rows that a model decodes now, and the step that moves them all by one token."""
+"""The answers that a model makes now, and the step that moves them on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable
 
 import torch
 
-from dialoop.engine.batch import Batch
+from dialoop.engine.blocks import Blocks
 from dialoop.engine.row import Row
+from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
+from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 
 
 class Running:
-    """Rows join at any step and leave when they have finished or are dropped."""
+    """Rows join at any step and leave when they have finished or are dropped.
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._batch = Batch(model)
-        self.rows: list[Row] = []
+    max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
+    prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
+    context at least.
+    """
 
-    def advance(self, joining: Sequence[Row]) -> list[tuple[Row, str]]:
-        """One token for every row, the joining ones included; returns each with its new text."""
-        logits = [self._batch.step([row.tokens[-1] for row in self.rows])] if self.rows else []
-        if joining:
-            # Neighbours that hold the very same prompt are answers to one request: it is read once.
-            prompts = [list(rows) for _, rows in groupby(joining, key=lambda row: id(row.prompt))]
-            logits.append(self._batch.join([rows[0].prompt for rows in prompts], [len(r) for r in prompts]))
-        rows = [*self.rows, *joining]
-        if not rows:
+    def __init__(
+        self, model: torch.nn.Module, *, max_rows: int, step_tokens: int, context: int, cache_tokens: int
+    ) -> None:
+        blocks = blocks_for(model, cache_tokens, context)
+        self._runner = runner_of(model, blocks)
+        self._scheduler = Scheduler(
+            Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
+        )
+        self._row: dict[Tokens, Row] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """All that wait or run."""
+        return list(self._row.values())
+
+    @property
+    def preemptions(self) -> int:
+        """How often a sequence had to give its blocks up, to be computed again."""
+        return self._scheduler.preemptions
+
+    def add(self, row: Row) -> None:
+        """A new answer waits for its turn."""
+        tokens = Tokens(row.prompt)
+        self._row[tokens] = row
+        self._scheduler.add(tokens)
+
+    def advance(self) -> list[tuple[Row, str]]:
+        """One step; the rows that got a token, each with its new text.
+
+        Where the model fails, the rows that took part leave, and StepError names them.
+        """
+        pieces = self._scheduler.schedule()
+        if not pieces:
             return []
-        choices = choose(torch.cat(logits), rows)
-        said = [(row, row.accept(choice)) for row, choice in zip(rows, choices, strict=True)]
-        self.rows = rows
+        for piece in pieces:
+            self._row[piece.tokens].cached = piece.tokens.cached or 0
+        try:
+            said = self._step(pieces)
+        except Exception as error:
+            failed = [self._row[piece.tokens] for piece in pieces]
+            self.drop(lambda row: row in failed)
+            raise StepError(failed, error) from error
         self.drop(lambda row: row.finish_reason is not None)
+        return said
+
+    def _step(self, pieces: list[Piece]) -> list[tuple[Row, str]]:
+        logits = self._runner.logits(pieces)
+        for piece in pieces:
+            self._scheduler.done(piece)
+        rows = [self._row[piece.tokens] for piece in pieces if piece.last]
+        choices = choose(logits, rows) if rows else []
+        said = [(row, row.accept(choice)) for row, choice in zip(rows, choices, strict=True)]
+        for piece, choice in zip([piece for piece in pieces if piece.last], choices, strict=True):
+            piece.tokens.ids.append(choice.token)
         return said
 
     def drop(self, gone: Callable[[Row], bool]) -> None:
         """Let go of rows and of their memory."""
-        left = [i for i, row in enumerate(self.rows) if not gone(row)]
-        self._batch.keep(left)
-        self.rows = [self.rows[i] for i in left]
+        for tokens, row in list(self._row.items()):
+            if gone(row):
+                del self._row[tokens]
+                self._scheduler.remove(tokens)
+                self._runner.forget(tokens)
+
+
+class StepError(Exception):
+    """A step of the model failed for `reason`; `rows` took part in it."""
+
+    def __init__(self, rows: list[Row], reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.rows, self.reason = rows, reason

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
 from dialoop.engine.row import Row
-from dialoop.engine.running import Running
+from dialoop.engine.running import Running, StepError
 from dialoop.types import Delta, Usage
 
 Event = Sequence[Delta] | Exception
@@ -38,35 +35,34 @@ class Job:
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:
-        return Usage(len(self.rows[0].prompt), sum(len(row.tokens) for row in self.rows))
+        first = self.rows[0]
+        return Usage(len(first.prompt), sum(len(row.tokens) for row in self.rows), first.cached)
 
 
 class Lane:
-    """One model's running and waiting rows; belongs to the worker's thread."""
+    """One model's jobs; belongs to the worker's thread."""
 
-    def __init__(self, model: torch.nn.Module, max_rows: int, prefill_tokens: int) -> None:
-        self._model = model
-        self._max_rows = max_rows
-        self._prefill_tokens = prefill_tokens
-        self._running = Running(model)
-        self._waiting: deque[Row] = deque()
+    def __init__(self, running: Running) -> None:
+        self._running = running
         self._jobs: dict[Row, Job] = {}
 
     def add(self, job: Job) -> None:
         """Queue all rows of a job, in order."""
-        self._jobs.update(dict.fromkeys(job.rows, job))
-        self._waiting.extend(job.rows)
+        for row in job.rows:
+            self._jobs[row] = job
+            self._running.add(row)
 
     @property
     def busy(self) -> bool:
-        return bool(self._running.rows or self._waiting)
+        return bool(self._jobs)
 
-    def advance(self, joining: list[Row]) -> None:
-        """One step; a failure ends the jobs that took part in it and no others."""
+    def advance(self) -> None:
+        """One step, cancelled jobs let go first; a failure ends the jobs that took part in it, no others."""
+        self._forget_cancelled()
         try:
-            said = self._running.advance(joining)
-        except Exception as error:
-            self._fail([*self._running.rows, *joining], error)
+            said = self._running.advance()
+        except StepError as error:
+            self._fail(error.rows, error.reason)
             return
         deltas: dict[Job, list[Delta]] = {}
         for row, text in said:
@@ -78,47 +74,26 @@ class Lane:
         for job, news in deltas.items():
             job.send(news)
 
-    def admit(self) -> list[Row]:
-        """Drop the rows of cancelled jobs; take waiting rows, first come first served, into the free places.
-
-        Only as many as `prefill_tokens` padded tokens allow (at least one), so that running rows go on.
-        """
-        self._running.drop(self._cancelled)
-        joining: list[Row] = []
-        width = 0
-        while self._waiting and len(self._running.rows) + len(joining) < self._max_rows:
-            if self._cancelled(self._waiting[0]):
-                self._forget(self._waiting.popleft())
-                continue
-            width = max(width, len(self._waiting[0].prompt))
-            if joining and width * (len(joining) + 1) > self._prefill_tokens:
-                break
-            joining.append(self._waiting.popleft())
-        self._jobs = {row: job for row, job in self._jobs.items() if not job.cancelled}
-        return joining
-
-    def fail_all(self, error: Exception) -> None:
+    def close(self, error: Exception) -> None:
         """End every job, the waiting ones too."""
         self._fail(list(self._jobs), error)
 
-    def _cancelled(self, row: Row) -> bool:
-        return row not in self._jobs or self._jobs[row].cancelled
-
-    def _forget(self, row: Row) -> None:
-        self._jobs.pop(row, None)
+    def _forget_cancelled(self) -> None:
+        if any(job.cancelled for job in self._jobs.values()):
+            self._running.drop(lambda row: self._jobs[row].cancelled)
+            self._jobs = {row: job for row, job in self._jobs.items() if not job.cancelled}
 
     def _fail(self, rows: list[Row], error: Exception) -> None:
-        for job in dict.fromkeys(self._jobs[row] for row in rows if row in self._jobs):
+        for job in dict.fromkeys(self._jobs[row] for row in rows):
             job.cancelled = True
             job.send(error)
-        self._running = Running(self._model)
 
 
 class Worker:
     """Runs the lanes in turn while they have rows, and sleeps when none has."""
 
-    def __init__(self, models: Mapping[str, torch.nn.Module], *, max_rows: int, prefill_tokens: int) -> None:
-        self._lanes = {name: Lane(model, max_rows, prefill_tokens) for name, model in models.items()}
+    def __init__(self, models: Mapping[str, Running]) -> None:
+        self._lanes = {name: Lane(running) for name, running in models.items()}
         self._inbox: list[tuple[str, Job]] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -143,9 +118,10 @@ class Worker:
     def _run(self) -> None:
         while not self._receive():
             for lane in self._lanes.values():
-                lane.advance(lane.admit())
+                if lane.busy:
+                    lane.advance()
         for lane in self._lanes.values():
-            lane.fail_all(RuntimeError("the engine was closed"))
+            lane.close(RuntimeError("the engine was closed"))
 
     def _receive(self) -> bool:
         """Hand new jobs to their lanes, waiting for one when there is nothing to do; True at the end."""

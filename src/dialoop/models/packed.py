@@ -56,16 +56,8 @@ class PackedBody:
         return torch.cat([self._alone(document) for document in _documents(token_ids, lengths)])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, D) -> (N, V), by the model's own head with whatever it does to its logits after it."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden)
-        config = self.model.config
-        if scale := getattr(config, "logit_scale", None):
-            logits = logits * scale
-        if scaling := getattr(config, "logits_scaling", None):
-            logits = logits / scaling
-        if cap := getattr(config, "final_logit_softcapping", None):
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+        """(N, D) -> (N, V)."""
+        return head_logits(self.model, hidden)
 
     def _packed(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         positions = torch.cat([torch.arange(n, device=token_ids.device) for n in lengths])
@@ -122,6 +114,19 @@ def fill(lengths: Sequence[int], order: Iterable[int], capacity: int) -> list[li
 
 def _documents(token_ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, ...]:
     return token_ids.split(list(lengths))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def head_logits(model: nn.Module, hidden: Tensor) -> Tensor:
+    """(N, D) -> (N, V), by the model's own head with whatever it does to its logits after it."""
+    logits: Tensor = model.get_output_embeddings()(hidden)  # type: ignore[operator]
+    config: Any = model.config
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if scaling := getattr(config, "logits_scaling", None):
+        logits = logits / scaling
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = torch.tanh(logits / cap) * cap
+    return logits
 
 
 def plain_head(model: nn.Module) -> bool:

@@ -1,0 +1,115 @@
+"""From the scheduler's pieces to next-token logits."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dialoop.engine.scheduler import Piece, Tokens
+from dialoop.errors import ModelError
+from dialoop.models.paged import Cache, PagedBody, Span, Step
+
+BLOCK = 16
+"""Tokens of a block."""
+CACHE_SHARE = 0.25
+"""Of the device's memory, the most that keys and values may take unless told otherwise."""
+
+
+class Runner(Protocol):
+    """Reads pieces. shares: a sequence may go on from blocks that another one filled."""
+
+    shares: bool
+
+    def logits(self, pieces: Sequence[Piece]) -> Tensor:
+        """Of the pieces that are the last of their sequences, in order, (N, V) float32."""
+        ...
+
+    def forget(self, tokens: Tokens) -> None:
+        """A sequence has left."""
+        ...
+
+
+def runner_of(model: torch.nn.Module, blocks: int) -> Runner:
+    """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must."""
+    try:
+        return PagedRunner(model, blocks)
+    except ModelError:
+        return AloneRunner(model)
+
+
+class PagedRunner:
+    """All pieces in one forward over blocks of keys and values."""
+
+    shares = True
+
+    def __init__(self, model: torch.nn.Module, blocks: int) -> None:
+        self._body = PagedBody(model)
+        self._device = next(model.parameters()).device
+        self._cache = Cache(blocks * BLOCK)
+        self._within = torch.arange(BLOCK, device=self._device)
+
+    def logits(self, pieces: Sequence[Piece]) -> Tensor:
+        ids = list(chain.from_iterable(p.tokens.ids[p.start : p.stop] for p in pieces))
+        step = Step(self._cache, [self._span(piece) for piece in pieces])
+        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
+        wanted = ends[[piece.last for piece in pieces]]
+        return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
+
+    def _span(self, piece: Piece) -> Span:
+        blocks = torch.tensor(piece.tokens.blocks[: -(-piece.stop // BLOCK)], device=self._device)
+        slots = (blocks[:, None] * BLOCK + self._within).flatten()[: piece.stop]
+        return Span(piece.start, piece.stop, slots)
+
+    def forget(self, tokens: Tokens) -> None:
+        """Blocks are the scheduler's."""
+
+
+class AloneRunner:
+    """Each sequence over a cache that transformers keeps: for architectures whose past is no attention's."""
+
+    shares = False
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._device = next(model.parameters()).device
+        self._caches: dict[Tokens, Any] = {}
+
+    @torch.inference_mode()
+    def logits(self, pieces: Sequence[Piece]) -> Tensor:
+        return torch.cat([self._read(piece) for piece in pieces])[[piece.last for piece in pieces]]
+
+    def _read(self, piece: Piece) -> Tensor:
+        ids = torch.tensor([piece.tokens.ids[piece.start : piece.stop]], device=self._device)
+        past = self._caches.get(piece.tokens) if piece.start else None
+        output = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+        self._caches[piece.tokens] = output.past_key_values
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+    def forget(self, tokens: Tokens) -> None:
+        self._caches.pop(tokens, None)
+
+
+def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:
+    """Blocks for `tokens` tokens, or for CACHE_SHARE of the memory; for a whole context at least."""
+    config: Any = model.config
+    config = config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    parameter = next(model.parameters())
+    per_token = 2 * config.num_hidden_layers * heads * size * parameter.element_size()
+    room = int(CACHE_SHARE * _memory(parameter.device) / per_token)
+    return math.ceil(max(min(tokens, room), context) / BLOCK)
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of the device's memory that are free (CUDA) or that the machine has."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
