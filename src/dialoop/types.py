@@ -117,6 +117,16 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer may be: one of the choices (a JSON list of strings), a text that a regular expression
+    or a Lark grammar (in llguidance's dialect) matches whole, or JSON that a schema (as JSON) allows.
+    """
+
+    kind: Literal["choice", "regex", "lark", "json_schema"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is drawn, in this order (OpenAI's and vLLM's names).
 
@@ -129,6 +139,7 @@ class Sampling:
     before it left, renormalised.
 
     max_tokens: None = to the end of the context.  min_tokens: nothing ends the answer before.
+    grammar: tokens that break it are not drawn, whatever else is asked for.
     ignore_eos: the model's own stop tokens end nothing.  logprobs: None = not told, k = told with the k best
     tokens beside each.  processed_logprobs: of the distribution drawn from, not of the model's own.
     """
@@ -151,6 +162,7 @@ class Sampling:
     ignore_eos: bool = False
     logprobs: int | None = None
     processed_logprobs: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

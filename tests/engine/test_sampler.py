@@ -23,6 +23,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
+from dialoop.engine.constrain import Constraint
 from dialoop.engine.penalties import Penalties
 from dialoop.engine.sampler import choose, distribution, generator, invert, tempered
 from dialoop.types import Sampling
@@ -37,6 +38,7 @@ class Drawing:
     sampling: Sampling
     chance: random.Random = field(default_factory=random.Random)
     penalties: Penalties | None = None
+    constraint: Constraint | None = None
 
 
 def drawing(

@@ -52,6 +52,8 @@ BOUNDS: list[tuple[str, Any]] = [
     ("logit_bias", [5]), ("top_k", -2), ("top_k", 1.5), ("min_p", 1.1), ("typical_p", 0),
     ("repetition_penalty", 0), ("min_tokens", -1), ("ignore_eos", 1), ("stop_token_ids", [-1]),
     ("stop_token_ids", 5), ("logprobs_mode", "raw"),
+    ("response_format", {"type": "json_schema"}), ("response_format", "json"),
+    ("structured_outputs", {"json": {}, "regex": "a"}),
     ("model", 4), ("service_tier", "gold"), ("safety_identifier", "x" * 65), ("stream_options", {}),
 ]  # fmt: skip
 
@@ -68,7 +70,7 @@ def test_a_value_out_of_bounds_is_a_400_that_names_the_field(
 
 NOT_HONOURED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
-    ("response_format", {"type": "json_object"}), ("store", True), ("reasoning_effort", "high"),
+    ("store", True), ("reasoning_effort", "high"),
     ("echo", True), ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
 ]  # fmt: skip
 
@@ -82,8 +84,11 @@ def test_a_field_that_is_not_honoured_yet_is_refused_by_name(
     assert "not supported yet by this engine" in error["message"]
 
 
-def test_a_scripted_engine_has_no_log_probabilities(client: httpx.Client) -> None:
-    assert error_of(client.post(CHAT, json=body(logprobs=True)))["code"] == "unsupported"
+@pytest.mark.parametrize("field", ["logprobs", "response_format"])
+def test_a_scripted_engine_says_what_it_cannot_do(client: httpx.Client, field: str) -> None:
+    value: Any = True if field == "logprobs" else {"type": "json_object"}
+    error = error_of(client.post(CHAT, json=body(**{field: value})))
+    assert (error["param"], error["code"]) == (field, "unsupported")
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("temprature", "temperature"), ("max_token", "max_tokens")])

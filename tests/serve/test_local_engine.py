@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -95,3 +98,65 @@ def test_a_token_that_the_model_does_not_have_is_a_400(client: OpenAI, field: st
 def test_the_catalogue_tells_the_context(client: OpenAI) -> None:
     (model,) = client.models.list()
     assert (model.id, model.max_model_len) == ("tiny", CONTEXT)  # type: ignore[attr-defined]
+
+
+ORDER = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": ["sent", "已退款"]},
+        "count": {"type": "integer", "minimum": 0, "maximum": 99},
+        "urgent": {"type": "boolean"},
+    },
+    "required": ["status", "count", "urgent"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_keeps_to_a_json_schema(client: OpenAI, seed: int) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "order", "schema": ORDER, "strict": True}}
+    (said,) = ask(client, seed=seed, max_tokens=200, response_format=wanted).choices
+    order = json.loads(said.message.content)
+    assert said.finish_reason == "stop"
+    assert set(order) == {"status", "count", "urgent"}
+    assert order["status"] in ("sent", "已退款")
+    assert type(order["urgent"]) is bool
+    assert 0 <= order["count"] <= 99
+
+
+def test_a_json_object_begins_as_one_and_holds_while_it_streams(client: OpenAI) -> None:
+    chunks = ask(client, seed=1, response_format={"type": "json_object"}, max_tokens=6, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text.startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pattern"),
+    [
+        ({"choice": ["退货", "换货", "a \"b\""]}, '退货|换货|a "b"'),
+        ({"regex": "[A-C][0-9]{3}号"}, "[A-C][0-9]{3}号"),
+        ({"grammar": 'start: hello " " NAME\nhello: "Hi" | "您好"\nNAME: /[a-z]{2}/'}, "(Hi|您好) [a-z]{2}"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_a_choice_an_expression_or_a_grammar(client: OpenAI, wanted: Any, pattern: str) -> None:
+    said = ask(client, temperature=1.5, n=5, max_tokens=40, extra_body={"structured_outputs": wanted})
+    assert all(re.fullmatch(pattern, choice.message.content) for choice in said.choices)
+    assert all(choice.finish_reason == "stop" for choice in said.choices)
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"regex": "[a-"}, {"grammar": "start: nothing"}, {"json": {"type": "objekt"}}]
+)
+def test_a_grammar_that_cannot_be_followed_is_a_400(client: OpenAI, wanted: Any) -> None:
+    with pytest.raises(BadRequestError, match="cannot be followed"):
+        ask(client, extra_body={"structured_outputs": wanted})
+
+
+def test_requests_with_and_without_a_grammar_share_a_step(client: OpenAI) -> None:
+    free = ask(client, temperature=0).choices[0].message.content
+    with ThreadPoolExecutor(4) as pool:
+        bound = {"extra_body": {"structured_outputs": {"choice": ["退货", "换货"]}}}
+        jobs = [pool.submit(ask, client, temperature=0, **(bound if i % 2 else {})) for i in range(8)]
+        said = [job.result().choices[0].message.content for job in jobs]
+    assert set(said[::2]) == {free}
+    assert set(said[1::2]) <= {"退货", "换货"}

@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 
 from dialoop.errors import ContextLengthError, UnknownModelError, UnsupportedError
-from dialoop.types import ChatRequest, Conversation, Delta, FinishReason, Served, Usage
+from dialoop.types import ChatRequest, Conversation, Delta, FinishReason, Sampling, Served, Usage
 
 # A Chinese or other wide character, or a word with the white space before it.
 _TOKEN = re.compile(
@@ -38,12 +38,9 @@ class EchoEngine:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The scripted answer, `n` times over: nothing is drawn, so nothing of that kind counts.
 
-        Raises UnknownModelError, ContextLengthError or UnsupportedError (log-probabilities) first.
+        Raises UnknownModelError, ContextLengthError or UnsupportedError (log-probabilities, formats) first.
         """
-        if request.sampling.logprobs is not None:
-            raise UnsupportedError(
-                "a scripted engine has no log-probabilities: leave them out", param="logprobs"
-            )
+        _refuse(request.sampling)
         prompt = self._prompt_tokens(request)
         text, reason, used = self._answer(request, max(1, self._served.context - prompt))
         usage = Usage(prompt, used * request.sampling.n)
@@ -83,6 +80,13 @@ class EchoEngine:
         if len(tokens) >= limit:
             return text, "length", limit
         return text, "stop", len(tokens) + 1
+
+
+def _refuse(sampling: Sampling) -> None:
+    if sampling.logprobs is not None:
+        raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param="logprobs")
+    if sampling.grammar is not None:
+        raise UnsupportedError("a scripted engine keeps to no format: leave it out", param="response_format")
 
 
 def last_user_turn(conversation: Conversation) -> str:

@@ -85,6 +85,10 @@ class ChatTokenizer:
         """The bytes that one token stands for. Raises ModelError outside the vocabulary."""
         return self._encoder.token_bytes(token_id)
 
+    def to_json(self) -> str:
+        """The whole tokenizer as tokenizers' JSON."""
+        return str(self._encoder.full.to_str())
+
     @property
     def control_pattern(self) -> Any:
         """A compiled pattern that finds control tokens in a rendered text."""

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from dialoop.chat.render import render_prompt
+from dialoop.engine.constrain import Grammars
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
@@ -34,6 +35,7 @@ class LocalEngine:
         cache_tokens: int | None = None,
     ) -> None:
         self._models = dict(models)
+        self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
         self._max_open = max_open
         self._open = 0
         running = {
@@ -61,9 +63,9 @@ class LocalEngine:
             raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
         self._open += 1
         try:
-            prompt = await asyncio.to_thread(self._prompt, request)
+            rows = await asyncio.to_thread(self._rows, request)
             events: asyncio.Queue[Event] = asyncio.Queue()
-            job = Job(self._rows(request, prompt), _sender(events))
+            job = Job(rows, _sender(events))
             self._worker.submit(request.model, job)
             try:
                 usage = None
@@ -87,11 +89,19 @@ class LocalEngine:
             raise ContextLengthError(len(prompt), loaded.served.context)
         return prompt
 
-    def _rows(self, request: ChatRequest, prompt: tuple[int, ...]) -> list[Row]:
+    def _rows(self, request: ChatRequest) -> list[Row]:
         loaded, sampling = self._models[request.model], request.sampling
+        prompt = self._prompt(request)
         _check_ids(sampling, loaded.tokenizer.vocab_size)
         limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
-        return [Row(prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit) for i in range(sampling.n)]
+        grammars = self._grammars[request.model]
+        return [
+            Row(
+                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit,
+                constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
+            )
+            for i in range(sampling.n)
+        ]  # fmt: skip
 
 
 def _check_ids(sampling: Sampling, vocabulary: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from dialoop.engine.constrain import Constraint
 from dialoop.engine.detokenize import Detokenizer
 from dialoop.engine.penalties import Penalties
 from dialoop.engine.sampler import Choice, generator
@@ -31,7 +32,14 @@ class Row:
     """
 
     def __init__(
-        self, prompt: Sequence[int], sampling: Sampling, index: int, *, vocabulary: Vocabulary, limit: int
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        index: int,
+        *,
+        vocabulary: Vocabulary,
+        limit: int,
+        constraint: Constraint | None = None,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -43,6 +51,7 @@ class Row:
         own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
         self._ends = own_ends | set(sampling.stop_token_ids)
         self.penalties = Penalties.of(sampling, prompt, self._ends)
+        self.constraint = constraint
         self.limit = limit
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(vocabulary.decode)
@@ -57,6 +66,8 @@ class Row:
             self.penalties.add(token)
         if token in self._ends:
             return self._finish("stop", "")
+        if self.constraint is not None:
+            self.constraint.add(token)
         if choice.logprob is not None:
             top = tuple(self._told(other, logprob) for other, logprob in choice.top)
             self._logprobs.append(self._told(token, choice.logprob, top))
@@ -66,6 +77,8 @@ class Row:
             if stopped:
                 self.finish_reason = "stop"
                 return text
+        if self.constraint is not None and self.constraint.ended:
+            return self._finish("stop", text)
         if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text

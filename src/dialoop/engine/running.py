@@ -67,10 +67,13 @@ class Running:
         return said
 
     def _step(self, pieces: list[Piece]) -> list[tuple[Row, str]]:
+        rows = [self._row[piece.tokens] for piece in pieces if piece.last]
+        for row in rows:
+            if row.constraint is not None:
+                row.constraint.begin()
         logits = self._runner.logits(pieces)
         for piece in pieces:
             self._scheduler.done(piece)
-        rows = [self._row[piece.tokens] for piece in pieces if piece.last]
         choices = choose(logits, rows) if rows else []
         said = [(row, row.accept(choice)) for row, choice in zip(rows, choices, strict=True)]
         for piece, choice in zip([piece for piece in pieces if piece.last], choices, strict=True):

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dialoop.engine.constrain import Constraint
 from dialoop.engine.penalties import Penalties
 from dialoop.types import Sampling
 
@@ -25,6 +26,9 @@ class Drawn(Protocol):
 
     @property
     def penalties(self) -> Penalties | None: ...
+
+    @property
+    def constraint(self) -> Constraint | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,15 @@ def choose(logits: Tensor, rows: Sequence[Drawn]) -> list[Choice]:
 
 
 def _penalised(logits: Tensor, rows: Sequence[Drawn]) -> Tensor:
-    """The logits after bias and penalties: a copy where a row has any."""
-    changed = [(i, row.penalties) for i, row in enumerate(rows) if row.penalties is not None]
-    if not changed:
+    """The logits after bias, penalties and grammar: a copy where a row has any."""
+    changes = [
+        (i, change) for i, row in enumerate(rows) for change in (row.penalties, row.constraint) if change
+    ]
+    if not changes:
         return logits
     scores = logits.clone()
-    for i, penalties in changed:
-        penalties.apply(scores[i])
+    for i, change in changes:
+        change.apply(scores[i])
     return scores
 
 

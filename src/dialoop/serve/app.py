@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from pydantic import BaseModel
 
 from dialoop import __version__
 from dialoop.errors import UnknownModelError
 from dialoop.serve.chat import chat_routes
 from dialoop.serve.errors import install
-from dialoop.serve.fields import StreamOptions
+from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
 from dialoop.serve.wire import model_to_openai
 from dialoop.types import Catalogue, Engine
@@ -45,7 +44,7 @@ def make_app(
     app.include_router(chat_routes(engine, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes())
-    _describe(app, StreamOptions)
+    _describe(app, body_definitions())
     install(app)
     app.add_middleware(Guard, api_key=api_key, hosts=hosts)
     return app
@@ -86,14 +85,14 @@ def _service_routes() -> APIRouter:
     return router
 
 
-def _describe(app: FastAPI, *models: type[BaseModel]) -> None:
+def _describe(app: FastAPI, definitions: Mapping[str, Any]) -> None:
     """Add the schemas that bodies refer to and FastAPI has not seen to the OpenAPI document."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = plain()
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update({model.__name__: model.model_json_schema() for model in models})
+        schemas.update(definitions)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -43,6 +43,51 @@ class StreamOptions(BaseModel):
     """Not supported yet by this engine: only false."""
 
 
+class JsonSchemaFormat(BaseModel):
+    """The schema that an answer keeps to, strict or not."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    """A name for it."""
+    description: str | None = None
+    """What it is for; not used."""
+    schema_: dict[str, Any] = Field({}, alias="schema")
+    """JSON Schema."""
+    strict: bool | None = None
+    """The schema is always kept to."""
+
+
+class ResponseFormat(BaseModel):
+    """What an answer must be."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    type: Literal["text", "json_object", "json_schema"]
+    """Any text, a JSON object, or JSON that the schema allows."""
+    json_schema: JsonSchemaFormat | None = None
+    """Only with json_schema."""
+
+
+class StructuredOutputs(BaseModel):
+    """What an answer must be, in vLLM's words: one of these."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    json_: dict[str, Any] | None = Field(None, alias="json")
+    """JSON Schema."""
+    json_object: bool = False
+    """Any JSON object."""
+    regex: str | None = Field(None, max_length=10_000)
+    """A regular expression that matches the whole answer."""
+    choice: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)] | None = (
+        None
+    )
+    """The answers to choose from."""
+    grammar: str | None = Field(None, max_length=100_000)
+    """A Lark grammar."""
+
+
 class ChatBody(BaseModel):
     """The body of POST /v1/chat/completions; null means absent."""
 
@@ -94,6 +139,10 @@ class ChatBody(BaseModel):
     """The model's own stop tokens do not end the answer."""
     stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKENS)]] = Field([], max_length=64)
     """Tokens that end the answer and are not shown."""
+    response_format: ResponseFormat | None = None
+    """What the answer must be: text, a JSON object, or JSON of a schema."""
+    structured_outputs: StructuredOutputs | None = None
+    """The same and more: a regular expression, a choice, a grammar."""
     stream: bool = False
     """Send the answer as server-sent events while it is made."""
     stream_options: StreamOptions | None = None
@@ -114,8 +163,14 @@ class ChatBody(BaseModel):
     """Hint: not used; it may speed up an answer and never changes it."""
 
 
+NESTED: Mapping[str, type[BaseModel]] = {
+    "stream_options": StreamOptions,
+    "response_format": ResponseFormat,
+    "structured_outputs": StructuredOutputs,
+}
+"""Fields that are objects with fields of their own."""
+
 NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
     "tools": ([],),
     "tool_choice": ("none", "auto"),
     "parallel_tool_calls": (True,),
@@ -136,7 +191,6 @@ NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
-    "structured_outputs": (),
     "prompt_logprobs": (),
     "return_token_ids": (False,),
     "chat_template": (),
@@ -160,9 +214,18 @@ def is_neutral(name: str, value: Any) -> bool:
 
 def body_schema() -> dict[str, Any]:
     """The JSON Schema of the body for the OpenAPI document, fields that are not honoured included."""
-    schema = ChatBody.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    schema = _schema()
+    schema.pop("$defs")
     for name, neutral in NOT_HONOURED_YET.items():
         values = [*neutral, None]
         schema["properties"][name] = {"enum": values, "description": "Not supported yet by this engine."}
     return schema
+
+
+def body_definitions() -> dict[str, Any]:
+    """The schemas that `body_schema` refers to, by name."""
+    return dict(_schema()["$defs"])
+
+
+def _schema() -> dict[str, Any]:
+    return ChatBody.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -12,13 +13,14 @@ from pydantic import ValidationError
 
 from dialoop.chat.wire import message_from_openai
 from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
-from dialoop.serve.fields import NOT_HONOURED_YET, ChatBody, is_neutral
+from dialoop.serve.fields import NESTED, NOT_HONOURED_YET, ChatBody, is_neutral
 from dialoop.store.identity import new_id
 from dialoop.types import (
     Answer,
     ChatRequest,
     Conversation,
     Delta,
+    Grammar,
     Message,
     Sampling,
     Served,
@@ -84,12 +86,13 @@ def _nearest(name: str, known: list[str]) -> str:
 def _refusal(problem: Mapping[str, Any]) -> RequestError:
     """What pydantic found, in three parts and without content."""
     path = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
-    nested = path[:2] if path[0] == "stream_options" else path[:1]
-    param = ".".join(nested)
+    nested = NESTED.get(path[0])
+    param = ".".join(path[:2] if nested else path[:1])
     if problem["type"] == "missing":
         return RequestError(f"{param} is missing: add it", param=param)
     if problem["type"] == "extra_forbidden":
-        return RequestError(f"unknown field {echo(param)}{_nearest(param, ['include_usage'])}", param=param)
+        known = [field.alias or name for name, field in nested.model_fields.items()] if nested else []
+        return RequestError(f"unknown field {echo(param)}{_nearest(path[-1], known)}", param=param)
     return RequestError(f"{param} = {echo(problem['input'])}: {_wanted(param, problem)}", param=param)
 
 
@@ -162,6 +165,9 @@ def _sampling(chat: ChatBody) -> Sampling:
         )
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
+    grammar = _grammar(chat)
+    if grammar is not None and chat.min_tokens:
+        raise RequestError("min_tokens came with a format for the answer: leave one out", param="min_tokens")
     same = (
         "temperature", "top_p", "seed", "n", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
         "repetition_penalty", "min_tokens", "ignore_eos",
@@ -175,7 +181,53 @@ def _sampling(chat: ChatBody) -> Sampling:
         stop_token_ids=tuple(chat.stop_token_ids),
         logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
         processed_logprobs=chat.logprobs_mode == "processed_logprobs",
+        grammar=grammar,
     )
+
+
+_ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
+
+
+def _grammar(chat: ChatBody) -> Grammar | None:
+    """What response_format or structured_outputs asks of the answer."""
+    asked = [*_by_response_format(chat), *_by_structured_outputs(chat)]
+    if len(asked) > 1:
+        raise RequestError(
+            f"structured_outputs, response_format: {len(asked)} formats for one answer: send one of them",
+            param="structured_outputs",
+        )
+    return asked[0] if asked else None
+
+
+def _by_response_format(chat: ChatBody) -> list[Grammar]:
+    wanted = chat.response_format
+    if wanted is None or wanted.type == "text":
+        return []
+    if wanted.type == "json_object":
+        return [_ANY_OBJECT]
+    if wanted.json_schema is None:
+        raise RequestError(
+            "response_format.json_schema is missing: add a name and a schema", param="response_format"
+        )
+    return [_schema(wanted.json_schema.schema_)]
+
+
+def _by_structured_outputs(chat: ChatBody) -> list[Grammar]:
+    wanted = chat.structured_outputs
+    if wanted is None:
+        return []
+    found = [
+        _schema(wanted.json_) if wanted.json_ is not None else None,
+        _ANY_OBJECT if wanted.json_object else None,
+        Grammar("regex", wanted.regex) if wanted.regex is not None else None,
+        Grammar("choice", json.dumps(wanted.choice, ensure_ascii=False)) if wanted.choice else None,
+        Grammar("lark", wanted.grammar) if wanted.grammar is not None else None,
+    ]
+    return [grammar for grammar in found if grammar is not None]
+
+
+def _schema(schema: Mapping[str, Any]) -> Grammar:
+    return Grammar("json_schema", json.dumps(schema or {"type": "object"}, ensure_ascii=False))
 
 
 @dataclass(frozen=True, slots=True)
