@@ -122,7 +122,7 @@ async def test_closing_the_engine_ends_open_requests_with_an_error() -> None:
 
 
 async def test_two_models_answer_side_by_side() -> None:
-    other = replace(loaded(), served=replace(loaded().served, name="other"))
+    other = open_model(ModelRef("other", tiny_model()))
     engine = LocalEngine({"tiny": loaded(), "other": other})
     request = asking(engine)
     first, second = await asyncio.gather(

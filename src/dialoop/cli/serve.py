@@ -56,12 +56,13 @@ def open_models(home: Path, names: list[str], max_model_len: int | None = None) 
     """The named models, loaded, by the names they are served under. Raises StoreError or ModelError."""
     from dataclasses import replace
 
-    from dialoop.engine.loaded import open_model
+    from dialoop.engine import loaded
     from dialoop.store.registry import Store
 
     with Store.open(home) as store:
         refs = {served_name(name): store.models.resolve(name) for name in names}
-    return {name: open_model(replace(ref, name=name), context=max_model_len) for name, ref in refs.items()}
+    named = [replace(ref, name=name) for name, ref in refs.items()]
+    return loaded.open_models(named, context=max_model_len)
 
 
 def served_name(name: str) -> str:

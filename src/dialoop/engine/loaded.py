@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.generate import context_of
+from dialoop.errors import ModelError
+from dialoop.models.adapters import Adapters
 from dialoop.models.load import default_device, load_model
 from dialoop.types import ModelRef, Served
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """Weights, tokenizer and what the catalogue says of them."""
+    """Weights, tokenizer and what the catalogue says of them.
+
+    adapters: beside `model`, which other names share; adapter: this name's own, "" where it is the base.
+    """
 
     served: Served
     model: torch.nn.Module
     tokenizer: ChatTokenizer
+    adapters: Adapters | None = None
+    adapter: str = ""
 
 
 def open_model(ref: ModelRef, *, created: int | None = None, context: int | None = None) -> LoadedModel:
@@ -37,3 +45,32 @@ def open_model(ref: ModelRef, *, created: int | None = None, context: int | None
         context=min(context or longest, longest),
     )
     return LoadedModel(served, model, ChatTokenizer.load(ref.base))
+
+
+def open_models(refs: Sequence[ModelRef], *, context: int | None = None) -> dict[str, LoadedModel]:
+    """All of `refs` by their names; those of one base share it where their adapters can stand beside it."""
+    opened: dict[str, LoadedModel] = {}
+    for base in dict.fromkeys(ref.base.resolve() for ref in refs):
+        family = [ref for ref in refs if ref.base.resolve() == base]
+        shared = _beside_one_base(family, context) if len(family) > 1 else None
+        opened |= shared or {ref.name: open_model(ref, context=context) for ref in family}
+    return {ref.name: opened[ref.name] for ref in refs}
+
+
+def _beside_one_base(family: Sequence[ModelRef], context: int | None) -> dict[str, LoadedModel] | None:
+    """None where an adapter changes more than it may here: then each is merged into a base of its own."""
+    alone = open_model(replace(family[0], adapter=None), context=context)
+    adapters = Adapters(alone.model)
+    try:
+        for ref in family:
+            if ref.adapter is not None:
+                adapters.add(ref.name, ref.adapter)
+    except ModelError:
+        return None
+    return {
+        ref.name: replace(
+            alone, served=replace(alone.served, name=ref.name), adapters=adapters,
+            adapter="" if ref.adapter is None else ref.name,
+        )
+        for ref in family
+    }  # fmt: skip

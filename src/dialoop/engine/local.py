@@ -19,6 +19,8 @@ from dialoop.types import ChatRequest, Delta, Sampling, Served
 class LocalEngine:
     """Answers with the models that it was given; implements `dialoop.types.Engine`.
 
+    Names that share a model in memory are answered in the same steps, each through its own adapter.
+
     max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
     refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
     cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
@@ -39,11 +41,11 @@ class LocalEngine:
         self._max_open = max_open
         self._open = 0
         running = {
-            name: Running(
+            id(loaded.model): Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
-                cache_tokens=cache_tokens or max_rows * loaded.served.context,
+                cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
             )
-            for name, loaded in models.items()
+            for loaded in models.values()
         }  # fmt: skip
         self._worker = Worker(running)
 
@@ -66,7 +68,7 @@ class LocalEngine:
             rows = await asyncio.to_thread(self._rows, request)
             events: asyncio.Queue[Event] = asyncio.Queue()
             job = Job(rows, _sender(events))
-            self._worker.submit(request.model, job)
+            self._worker.submit(id(self._models[request.model].model), job)
             try:
                 usage = None
                 while usage is None:
@@ -97,7 +99,7 @@ class LocalEngine:
         grammars = self._grammars[request.model]
         return [
             Row(
-                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit,
+                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
             for i in range(sampling.n)

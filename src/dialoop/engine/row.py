@@ -28,7 +28,8 @@ class Vocabulary(Protocol):
 class Row:
     """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit.
 
-    cached: tokens of the prompt that did not have to be read.
+    owner: the adapter that answers, "" = the model itself.  cached: tokens of the prompt that did not have
+    to be read.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Row:
         vocabulary: Vocabulary,
         limit: int,
         constraint: Constraint | None = None,
+        owner: str = "",
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -52,6 +54,7 @@ class Row:
         self._ends = own_ends | set(sampling.stop_token_ids)
         self.penalties = Penalties.of(sampling, prompt, self._ends)
         self.constraint = constraint
+        self.owner = owner
         self.limit = limit
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(vocabulary.decode)

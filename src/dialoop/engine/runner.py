@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.errors import ModelError
+from dialoop.models.adapters import Adapters
 from dialoop.models.paged import Cache, PagedBody, Span, Step
 
 BLOCK = 16
@@ -35,12 +36,13 @@ class Runner(Protocol):
         ...
 
 
-def runner_of(model: torch.nn.Module, blocks: int) -> Runner:
+def runner_of(model: torch.nn.Module, blocks: int, adapters: Adapters | None = None) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must."""
+    adapters = adapters or Adapters(model)
     try:
-        return PagedRunner(model, blocks)
+        return PagedRunner(model, blocks, adapters)
     except ModelError:
-        return AloneRunner(model)
+        return AloneRunner(model, adapters)
 
 
 class PagedRunner:
@@ -48,8 +50,9 @@ class PagedRunner:
 
     shares = True
 
-    def __init__(self, model: torch.nn.Module, blocks: int) -> None:
+    def __init__(self, model: torch.nn.Module, blocks: int, adapters: Adapters) -> None:
         self._body = PagedBody(model)
+        self._adapters = adapters
         self._device = next(model.parameters()).device
         self._cache = Cache(blocks * BLOCK)
         self._within = torch.arange(BLOCK, device=self._device)
@@ -59,7 +62,8 @@ class PagedRunner:
         step = Step(self._cache, [self._span(piece) for piece in pieces])
         ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
         wanted = ends[[piece.last for piece in pieces]]
-        return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
+        with self._adapters.applied(_rows(pieces)):
+            return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
 
     def _span(self, piece: Piece) -> Span:
         blocks = torch.tensor(piece.tokens.blocks[: -(-piece.stop // BLOCK)], device=self._device)
@@ -75,8 +79,9 @@ class AloneRunner:
 
     shares = False
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, adapters: Adapters) -> None:
         self._model = model
+        self._adapters = adapters
         self._device = next(model.parameters()).device
         self._caches: dict[Tokens, Any] = {}
 
@@ -87,13 +92,25 @@ class AloneRunner:
     def _read(self, piece: Piece) -> Tensor:
         ids = torch.tensor([piece.tokens.ids[piece.start : piece.stop]], device=self._device)
         past = self._caches.get(piece.tokens) if piece.start else None
-        output = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
+        with self._adapters.applied(_rows([piece])):
+            output = self._model(input_ids=ids, past_key_values=past, use_cache=True, logits_to_keep=1)
         self._caches[piece.tokens] = output.past_key_values
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
     def forget(self, tokens: Tokens) -> None:
         self._caches.pop(tokens, None)
+
+
+def _rows(pieces: Sequence[Piece]) -> list[tuple[slice, str]]:
+    """Which rows of a step belong to which owner; neighbours of one owner are one."""
+    rows: list[tuple[slice, str]] = []
+    start = 0
+    for owner, run in groupby(pieces, key=lambda piece: piece.tokens.owner):
+        stop = start + sum(map(len, run))
+        rows.append((slice(start, stop), owner))
+        start = stop
+    return rows
 
 
 def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:

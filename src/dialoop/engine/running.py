@@ -11,6 +11,7 @@ from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
+from dialoop.models.adapters import Adapters
 
 
 class Running:
@@ -18,14 +19,21 @@ class Running:
 
     max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
     prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
-    context at least.
+    context at least.  adapters: beside the model; a row's owner names its own.
     """
 
     def __init__(
-        self, model: torch.nn.Module, *, max_rows: int, step_tokens: int, context: int, cache_tokens: int
+        self,
+        model: torch.nn.Module,
+        *,
+        max_rows: int,
+        step_tokens: int,
+        context: int,
+        cache_tokens: int,
+        adapters: Adapters | None = None,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
-        self._runner = runner_of(model, blocks)
+        self._runner = runner_of(model, blocks, adapters)
         self._scheduler = Scheduler(
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
@@ -43,7 +51,7 @@ class Running:
 
     def add(self, row: Row) -> None:
         """A new answer waits for its turn."""
-        tokens = Tokens(row.prompt)
+        tokens = Tokens(row.prompt, owner=row.owner)
         self._row[tokens] = row
         self._scheduler.add(tokens)
 
@@ -52,7 +60,7 @@ class Running:
 
         Where the model fails, the rows that took part leave, and StepError names them.
         """
-        pieces = self._scheduler.schedule()
+        pieces = sorted(self._scheduler.schedule(), key=lambda piece: piece.tokens.owner)
         if not pieces:
             return []
         for piece in pieces:

@@ -92,15 +92,15 @@ class Lane:
 class Worker:
     """Runs the lanes in turn while they have rows, and sleeps when none has."""
 
-    def __init__(self, models: Mapping[str, Running]) -> None:
-        self._lanes = {name: Lane(running) for name, running in models.items()}
-        self._inbox: list[tuple[str, Job]] = []
+    def __init__(self, models: Mapping[int, Running]) -> None:
+        self._lanes = {key: Lane(running) for key, running in models.items()}
+        self._inbox: list[tuple[int, Job]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="dialoop-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, model: str, job: Job) -> None:
+    def submit(self, model: int, job: Job) -> None:
         """Queue a job. Raises RuntimeError after `close`."""
         with self._changed:
             if self._closing:

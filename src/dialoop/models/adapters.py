@@ -1,0 +1,109 @@
+"""Many LoRA adapters beside one base in memory: in one forward each row goes through its own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dialoop.errors import ModelError
+from dialoop.models.load import check_adapter_config
+from dialoop.models.weights import check_adapter
+
+_NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
+_ALTERS_MORE = (
+    "use_dora", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias", "target_parameters",
+    "trainable_token_indices", "layer_replication", "alora_invocation_tokens",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """What one linear layer gets: x Aᵀ Bᵀ. a: (rank, in); b: (out, rank), scaled already."""
+
+    a: Tensor
+    b: Tensor
+
+
+def read_factors(folder: Path, model: nn.Module) -> dict[str, Factors]:
+    """The factors of a PEFT LoRA directory by the path of their layer, on the model's device and type.
+
+    Raises ModelError where the adapter changes more than linear layers inside the decoder, or does not fit:
+    such a one is served merged into a base of its own.
+    """
+    config = check_adapter_config(folder)
+    more = [name for name in _ALTERS_MORE if config.get(name)]
+    if config["peft_type"] != "LORA" or config.get("bias", "none") != "none" or more:
+        raise ModelError(f"{folder}: {', '.join(more) or config['peft_type']}: not a plain LoRA adapter")
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in load_file(check_adapter(folder)).items():
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise ModelError(f"{folder}: tensor {name} is no factor of a linear layer")
+        found.setdefault(match["path"], {})[match["factor"]] = tensor
+    layers = dict(model.named_modules())
+    return {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()}
+
+
+def _factors(
+    folder: Path, path: str, layer: nn.Module | None, parts: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> Factors:
+    a, b = parts.get("A"), parts.get("B")
+    if type(layer) is not nn.Linear or path.endswith("lm_head") or a is None or b is None:
+        raise ModelError(f"{folder}: {path} is no linear layer inside the decoder")
+    if (b.shape[0], a.shape[1]) != tuple(layer.weight.shape) or a.shape[0] != b.shape[1]:
+        raise ModelError(f"{folder}: {path}: the factors do not fit {tuple(layer.weight.shape)}")
+    rank = a.shape[0]
+    scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    return Factors(a.to(layer.weight), (b.float() * scale).to(layer.weight))
+
+
+class Adapters:
+    """The adapters beside one model. Their layers are watched by hooks; the model's weights stay its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._adapters: dict[str, dict[str, Factors]] = {}
+        self._hooks: dict[str, Any] = {}
+        self._rows: Sequence[tuple[slice, dict[str, Factors]]] = ()
+
+    def add(self, name: str, folder: Path) -> None:
+        """Load an adapter. Raises ModelError as `read_factors` does."""
+        self._adapters[name] = read_factors(folder, self._model)
+        layers = dict(self._model.named_modules())
+        for path in self._adapters[name].keys() - self._hooks.keys():
+            self._hooks[path] = layers[path].register_forward_hook(self._hook(path))
+
+    def remove(self, name: str) -> None:
+        """Forget an adapter, and the layers that it alone watched."""
+        del self._adapters[name]
+        watched = {path for factors in self._adapters.values() for path in factors}
+        for path in self._hooks.keys() - watched:
+            self._hooks.pop(path).remove()
+
+    @contextmanager
+    def applied(self, rows: Sequence[tuple[slice, str]]) -> Iterator[None]:
+        """While it lasts, these rows of a forward go through these adapters; "" and rows not named: none."""
+        self._rows = [(span, self._adapters[name]) for span, name in rows if name]
+        try:
+            yield
+        finally:
+            self._rows = ()
+
+    def _hook(self, path: str) -> Any:
+        def add(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            for span, adapter in self._rows:
+                if factors := adapter.get(path):
+                    low = functional.linear(inputs[0][..., span, :], factors.a)
+                    output[..., span, :] += functional.linear(low, factors.b)
+            return output
+
+        return add
