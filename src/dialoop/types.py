@@ -6,7 +6,7 @@ Everything here is frozen, compares by content and imports the standard library 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -249,6 +249,27 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """log P(answer | history), in nats: of each token of the answer, its end of turn included."""
+
+    logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Of the whole answer."""
+        return sum(self.logprobs)
+
+
+@runtime_checkable
+class Score(Protocol):
+    """Tells how probable answers are; the history is read once for all of them."""
+
+    async def score(
+        self, model: str, history: Conversation, answers: Sequence[str]
+    ) -> tuple[Scored, ...]: ...
 
 
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:

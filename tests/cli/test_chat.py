@@ -15,7 +15,9 @@ from dialoop.backends.echo import EchoEngine
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.cli.chat import chat
 from dialoop.cli.session import Session
-from dialoop.types import ChatRequest, Delta, Engine, Sampling
+from dialoop.engine.loaded import open_model
+from dialoop.engine.local import LocalEngine
+from dialoop.types import ChatRequest, Delta, Engine, ModelRef, Sampling
 from tests.tiny import tiny_model
 
 
@@ -168,3 +170,17 @@ def test_a_pipe_is_answered_by_a_real_model(tmp_path: Path) -> None:
 
 def _shown(text: str) -> str:
     return "".join(char for char in text if char.isprintable())
+
+
+def test_answers_are_scored_by_how_probable_they_are() -> None:
+    engine = LocalEngine({"echo": open_model(ModelRef("echo", tiny_model()))})
+    told = Told(engine).tell("/set max_tokens 4", "Where is it?", "/score It ships today. | 明天送达。")
+    shares = [float(note.split("%")[0]) for note in told.notes[-2:]]
+    assert sum(shares) == pytest.approx(100, abs=0.2)
+    assert "log P -" in told.notes[-1]
+    assert told.notes[-1].endswith("明天送达。")
+
+
+def test_a_score_without_a_question_or_of_a_scripted_engine_says_why() -> None:
+    assert "ask something first" in Told().tell("/score Hi").notes[0]
+    assert "does not tell probabilities" in Told().tell("Hi", "/score Hi").notes[0]

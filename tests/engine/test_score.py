@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import torch
 
 from dialoop.chat.render import render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine import score
+from dialoop.engine.loaded import open_model
+from dialoop.engine.local import LocalEngine
 from dialoop.engine.score import log_likelihoods
+from dialoop.errors import ContextLengthError, UnknownModelError
 from dialoop.models.load import load_model
-from dialoop.types import Conversation, Message, ModelRef
+from dialoop.types import ChatRequest, Conversation, Message, ModelRef, Sampling, fold
 from tests.tiny import tiny_model
 
 TALK = [
@@ -77,3 +82,44 @@ def test_the_model_keeps_its_own_attention(model: torch.nn.Module, tokenizer: Ch
     before = model.config._attn_implementation  # type: ignore[union-attr]
     log_likelihoods(model, tokenizer, ROWS[:1])
     assert model.config._attn_implementation == before  # type: ignore[union-attr]
+
+
+ANSWERS = ["It ships today.", "It ships tomorrow, sorry.", "预计明天送达。", "It"]
+
+
+@pytest.mark.parametrize("step_tokens", [7, 512])
+async def test_answers_to_one_history_are_scored_as_each_alone(
+    step_tokens: int, model: torch.nn.Module, tokenizer: ChatTokenizer
+) -> None:
+    engine = LocalEngine({"tiny": open_model(ModelRef("tiny", tiny_model()))}, step_tokens=step_tokens)
+    history = ROWS[1].history
+    scored = await engine.score("tiny", history, ANSWERS)
+    await engine.aclose()
+    for answer, found in zip(ANSWERS, scored, strict=True):
+        whole = Conversation((*history.messages, Message("assistant", answer)))
+        total, tokens = reference(model, tokenizer, whole)
+        assert found.total == pytest.approx(total, rel=1e-4)
+        assert len(found.logprobs) == tokens
+
+
+async def test_scoring_and_chatting_go_on_side_by_side() -> None:
+    engine = LocalEngine({"tiny": open_model(ModelRef("tiny", tiny_model()))}, step_tokens=16)
+    chat = ChatRequest("tiny", ROWS[0].history, Sampling(temperature=0, max_tokens=12))
+    alone = await fold(engine.chat(chat))
+    among, *scored = await asyncio.gather(
+        fold(engine.chat(chat)), *(engine.score("tiny", ROWS[1].history, ANSWERS) for _ in range(3))
+    )
+    await engine.aclose()
+    assert among[0].text == alone[0].text
+    for found in scored[1:]:
+        assert [each.total for each in found] == pytest.approx([each.total for each in scored[0]])
+
+
+async def test_a_score_for_an_unknown_model_or_no_answers() -> None:
+    engine = LocalEngine({"tiny": open_model(ModelRef("tiny", tiny_model()))})
+    assert await engine.score("tiny", ROWS[0].history, []) == ()
+    with pytest.raises(UnknownModelError):
+        await engine.score("other", ROWS[0].history, ["Hi"])
+    with pytest.raises(ContextLengthError):
+        await engine.score("tiny", ROWS[0].history, ["Hi " * 3000])
+    await engine.aclose()

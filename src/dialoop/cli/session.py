@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,14 +13,15 @@ from typing import Any, cast
 
 import typer
 
-from dialoop.errors import DialoopError, RequestError, echo, nearest
-from dialoop.types import ChatRequest, Conversation, Delta, Engine, Message, Sampling
+from dialoop.errors import DialoopError, RequestError, UnsupportedError, echo, nearest
+from dialoop.types import ChatRequest, Conversation, Delta, Engine, Message, Sampling, Score
 
 HELP = """\
 /system TEXT       what the assistant is told first; without TEXT, nothing
 /set               show how answers are drawn
 /set NAME VALUE    temperature 0..2, top_p 0..1, max_tokens, seed, stop, top_k, min_p, typical_p,
                    presence_penalty, frequency_penalty, repetition_penalty; `none` takes a value back
+/score A | B       how probable each of these would be as the next answer, alone and among them
 /undo              forget the last question and its answer
 /reset             forget the dialogue
 /save FILE         append the dialogue to FILE as one line of OpenAI chat JSONL
@@ -111,7 +113,9 @@ class Session:
 
     def _take(self, text: str, runner: asyncio.Runner) -> None:
         try:
-            if text.startswith("/"):
+            if text.partition(" ")[0] == "/score":
+                runner.run(self._score(text.partition(" ")[2]))
+            elif text.startswith("/"):
                 self._command(*text[1:].partition(" ")[::2])
             else:
                 self._answer(text, runner)
@@ -120,7 +124,9 @@ class Session:
 
     def _command(self, name: str, rest: str) -> None:
         if name not in self._commands:
-            raise RequestError(f"no command {echo('/' + name)}{nearest(name, [*self._commands, 'exit'])}")
+            raise RequestError(
+                f"no command {echo('/' + name)}{nearest(name, [*self._commands, 'score', 'exit'])}"
+            )
         self._commands[name](rest.strip())
 
     def _answer(self, text: str, runner: asyncio.Runner) -> None:
@@ -149,6 +155,26 @@ class Session:
                 reason = delta.finish_reason
         if reason == "length":
             self.note("\n(cut at the longest answer: see /set max_tokens, or /reset a long dialogue)")
+
+    async def _score(self, rest: str) -> None:
+        """P(answer | history) of answers that might come after the last question."""
+        answers = [part.strip() for part in rest.split("|") if part.strip()]
+        asked = [i for i, turn in enumerate(self.turns) if turn.role == "user"]
+        if not answers or not asked:
+            raise RequestError("nothing scored: ask something first, then /score ANSWER | ANOTHER")
+        if not isinstance(self._engine, Score):
+            raise UnsupportedError("this engine does not tell probabilities: chat with a local model")
+        turns = self.conversation.messages
+        history = Conversation(turns[: len(turns) - len(self.turns) + asked[-1] + 1])
+        scored = await self._engine.score(self.model, history, answers)
+        best = max(each.total for each in scored)
+        weights = [math.exp(each.total - best) for each in scored]
+        for answer, each, weight in zip(answers, scored, weights, strict=True):
+            mean = each.total / len(each.logprobs)
+            self.note(
+                f"{weight / sum(weights):6.1%}  log P {each.total:.2f}, {mean:.2f} a token over "
+                f"{len(each.logprobs)}  {answer.translate(_CONTROL)}"
+            )
 
     def _set_system(self, rest: str) -> None:
         self.system = rest

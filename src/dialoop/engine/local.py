@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 
-from dialoop.chat.render import render_prompt
+from dialoop.chat.render import Rendered, render, render_prompt
 from dialoop.engine.constrain import Grammars
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
-from dialoop.engine.worker import Event, Job, Worker
+from dialoop.engine.worker import Event, Job, ScoreJob, Worker
 from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
-from dialoop.types import ChatRequest, Delta, Sampling, Served
+from dialoop.types import ChatRequest, Conversation, Delta, Message, Sampling, Scored, Served
 
 
 class LocalEngine:
-    """Answers with the models that it was given; implements `dialoop.types.Engine`.
+    """Answers with the models that it was given; implements `dialoop.types.Engine`
+    and `Score`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
@@ -80,6 +82,19 @@ class LocalEngine:
         finally:
             self._open -= 1
 
+    async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
+        """log P(answer | history) of each answer. Raises as `chat` does."""
+        if model not in self._models:
+            raise UnknownModelError(model, self._models)
+        if not answers:
+            return ()
+        loaded = self._models[model]
+        rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
+        job = ScoreJob(rows, loaded.adapter)
+        self._worker.submit(id(loaded.model), job)
+        scored = await asyncio.wrap_future(job.result)
+        return tuple(scored)
+
     async def aclose(self) -> None:
         """End the thread; open requests get an error."""
         await asyncio.to_thread(self._worker.close)
@@ -104,6 +119,16 @@ class LocalEngine:
             )
             for i in range(sampling.n)
         ]  # fmt: skip
+
+
+def _scored_rows(history: Conversation, answers: Sequence[str], loaded: LoadedModel) -> list[Rendered]:
+    rows = []
+    for answer in answers:
+        messages = (*history.messages, Message("assistant", answer))
+        rows.append(render(replace(history, messages=messages), loaded.tokenizer, mask="last"))
+        if len(rows[-1].token_ids) > loaded.served.context:
+            raise ContextLengthError(len(rows[-1].token_ids), loaded.served.context)
+    return rows
 
 
 def _check_ids(sampling: Sampling, vocabulary: int) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from itertools import chain, groupby
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from dialoop.chat.render import Rendered
 from dialoop.engine.scheduler import Piece, Tokens
+from dialoop.engine.score import answers_to_one_history
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.paged import Cache, PagedBody, Span, Step
+from dialoop.types import Scored
 
 BLOCK = 16
 """Tokens of a block."""
@@ -33,6 +36,12 @@ class Runner(Protocol):
 
     def forget(self, tokens: Tokens) -> None:
         """A sequence has left."""
+        ...
+
+    def score(
+        self, rows: Sequence[Rendered], owner: str, step_tokens: int
+    ) -> Generator[None, None, list[Scored]]:
+        """Log-probabilities of what rows that begin alike learn; yields after each forward."""
         ...
 
 
@@ -73,6 +82,19 @@ class PagedRunner:
     def forget(self, tokens: Tokens) -> None:
         """Blocks are the scheduler's."""
 
+    def score(
+        self, rows: Sequence[Rendered], owner: str, step_tokens: int
+    ) -> Generator[None, None, list[Scored]]:
+        whole = answers_to_one_history(self._body, rows, step_tokens)
+        while True:
+            with self._adapters.applied([(slice(None), owner)]):
+                try:
+                    next(whole)
+                except StopIteration as ended:
+                    scored: list[Scored] = ended.value
+                    return scored
+            yield
+
 
 class AloneRunner:
     """Each sequence over a cache that transformers keeps: for architectures whose past is no attention's."""
@@ -100,6 +122,21 @@ class AloneRunner:
 
     def forget(self, tokens: Tokens) -> None:
         self._caches.pop(tokens, None)
+
+    def score(
+        self, rows: Sequence[Rendered], owner: str, step_tokens: int
+    ) -> Generator[None, None, list[Scored]]:
+        """Each row whole: nothing is shared here."""
+        scored = []
+        for row in rows:
+            ids = torch.tensor([row.token_ids], device=self._device)
+            with torch.inference_mode(), self._adapters.applied([(slice(None), owner)]):
+                logs = self._model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+            picked = logs[:-1].gather(1, ids[0, 1:, None]).squeeze(1).tolist()
+            learnt = zip(picked, row.loss_mask[1:], strict=True)
+            scored.append(Scored(tuple(logprob for logprob, weight in learnt if weight > 0)))
+            yield
+        return scored
 
 
 def _rows(pieces: Sequence[Piece]) -> list[tuple[slice, str]]:

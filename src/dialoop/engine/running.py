@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 
+from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 from dialoop.models.adapters import Adapters
+from dialoop.types import Scored
 
 
 class Running:
@@ -37,6 +39,7 @@ class Running:
         self._scheduler = Scheduler(
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
+        self._step_tokens = step_tokens
         self._row: dict[Tokens, Row] = {}
 
     @property
@@ -87,6 +90,10 @@ class Running:
         for piece, choice in zip([piece for piece in pieces if piece.last], choices, strict=True):
             piece.tokens.ids.append(choice.token)
         return said
+
+    def score(self, rows: Sequence[Rendered], owner: str) -> Generator[None, None, list[Scored]]:
+        """Log-probabilities of what rows that begin alike learn; yields after each forward."""
+        return self._runner.score(rows, owner, self._step_tokens)
 
     def drop(self, gone: Callable[[Row], bool]) -> None:
         """Let go of rows and of their memory."""

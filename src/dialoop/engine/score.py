@@ -1,16 +1,19 @@
-"""log P(answer | history) of whole conversations."""
+"""log P(answer | history): of whole conversations, and of many answers to one history."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from itertools import islice, pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.models.packed import PackedBody, fill
-from dialoop.types import Conversation
+from dialoop.models.paged import Cache, PagedBody, Span, Step
+from dialoop.types import Conversation, Scored
 
 BATCH_TOKENS = 4096
 
@@ -35,6 +38,52 @@ def log_likelihoods(
         return found
     finally:
         body.release()
+
+
+def answers_to_one_history(
+    body: PagedBody, rows: Sequence[Rendered], step_tokens: int
+) -> Generator[None, None, list[Scored]]:
+    """What `rows`, which begin alike, have in common is read once. Yields after each forward.
+
+    The log-probabilities of each row's learnt tokens; `step_tokens` bounds a forward, one row at least.
+    """
+    learnt = [[i for i, weight in enumerate(row.loss_mask) if weight > 0] for row in rows]
+    # The token before an answer is read with each answer: its logits say what comes first.
+    common = min(_common(rows), *(places[0] - 1 for places in learnt))
+    lengths = [len(row.token_ids) - common for row in rows]
+    device = body.device
+    cache = Cache(common + max(step_tokens, *lengths))
+    slots = torch.arange(common, device=device)
+    for start in range(0, common, step_tokens):
+        stop = min(start + step_tokens, common)
+        ids = torch.tensor(rows[0].token_ids[start:stop], device=device)
+        body.logits(ids, Step(cache, [Span(start, stop, slots[:stop])]), slots[:0])
+        yield
+    scored: dict[int, Scored] = {}
+    for batch in fill(lengths, range(len(rows)), step_tokens):
+        ends = np.cumsum([0, *(lengths[i] for i in batch)]).tolist()
+        own = [torch.arange(common + a, common + b, device=device) for a, b in pairwise(ends)]
+        spans = [
+            Span(common, len(rows[i].token_ids), torch.cat([slots, places]))
+            for i, places in zip(batch, own, strict=True)
+        ]
+        ids = torch.tensor([t for i in batch for t in rows[i].token_ids[common:]], device=device)
+        wanted = [
+            start + place - common for i, start in zip(batch, ends, strict=False) for place in learnt[i]
+        ]
+        targets = torch.tensor(wanted, device=device)
+        logs = body.logits(ids, Step(cache, spans), targets - 1).log_softmax(-1)
+        found = iter(logs.gather(1, ids[targets, None]).squeeze(1).tolist())
+        scored |= {i: Scored(tuple(islice(found, len(learnt[i])))) for i in batch}
+        yield
+    return [scored[i] for i in range(len(rows))]
+
+
+def _common(rows: Sequence[Rendered]) -> int:
+    """Tokens that all rows begin with."""
+    first, last = min(row.token_ids for row in rows), max(row.token_ids for row in rows)
+    pairs = zip(first, last, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
 
 
 def _score(body: PackedBody, rows: Sequence[Rendered]) -> list[tuple[float, int]]:

@@ -138,6 +138,12 @@ class PagedBody:
                 f"{type(model).__name__} keeps its past in a way of its own: read its sequences one by one"
             )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        weight: Tensor = self._model.get_output_embeddings().weight
+        return weight.device
+
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
         """(len(rows), V) float32, after those rows of `token_ids`, (T,), the tokens of all spans."""
