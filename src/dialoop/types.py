@@ -275,13 +275,13 @@ class Score(Protocol):
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     """The whole answers, by index, of a stream of deltas."""
     texts: dict[int, list[str]] = {}
-    logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
+    logprobs: dict[int, list[TokenLogprob]] = {}
     reasons: dict[int, FinishReason] = {}
     usage = Usage()
     async for delta in deltas:
         texts.setdefault(delta.index, []).append(delta.text)
-        logprobs[delta.index] = logprobs.get(delta.index, ()) + delta.logprobs
+        logprobs.setdefault(delta.index, []).extend(delta.logprobs)
         if delta.finish_reason is not None:
             reasons[delta.index] = delta.finish_reason
         usage = delta.usage or usage
-    return tuple(Answer("".join(texts[i]), reasons[i], usage, logprobs[i]) for i in sorted(texts))
+    return tuple(Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i])) for i in sorted(texts))

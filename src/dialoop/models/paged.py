@@ -60,6 +60,7 @@ class Step:
         sizes = [span.stop - span.start for span in spans]
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self.rows = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        self.ages = [_age(span, self.written.device) for span in spans]
         self.single = [i for i, size in enumerate(sizes) if size == 1]
         if self.single:
             self._pad([spans[i].slots for i in self.single])
@@ -81,14 +82,18 @@ class Step:
             k, v = (x[self.single_slots].transpose(1, 2) for x in (keys, values))
             mask = _visible(self.single_age, window)[:, None, None]
             out[self.single_rows] = _attention(q, k, v, mask, scale, cap)[:, :, 0]
-        for span, rows in zip(self.spans, self.rows, strict=True):
+        for span, rows, age in zip(self.spans, self.rows, self.ages, strict=True):
             if span.stop - span.start > 1:
                 k, v = (x[span.slots].transpose(0, 1)[None] for x in (keys, values))
-                at = torch.arange(span.stop, device=keys.device)
-                mask = _visible(at[span.start :, None] - at, window)
-                attended = _attention(query[:, :, rows], k, v, mask, scale, cap)
+                attended = _attention(query[:, :, rows], k, v, _visible(age, window), scale, cap)
                 out[rows] = attended[0].transpose(0, 1)
         return out[None]
+
+
+def _age(span: Span, device: torch.device) -> Tensor:
+    """(stop - start, stop): how many tokens before each query each key was; below 0 = after it."""
+    at = torch.arange(span.stop, device=device)
+    return at[span.start :, None] - at
 
 
 def _visible(age: Tensor, window: int | None) -> Tensor:

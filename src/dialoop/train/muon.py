@@ -45,7 +45,9 @@ class Muon(torch.optim.Optimizer):
         """Nesterov's: the gradient moved towards its running mean."""
         gradient, state = parameter.grad, self.state[parameter]
         assert gradient is not None
-        mean = state.setdefault("momentum_buffer", torch.zeros_like(gradient))
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        mean: Tensor = state["momentum_buffer"]
         mean.lerp_(gradient, 1 - share)
         return gradient.lerp(mean, share)
 
