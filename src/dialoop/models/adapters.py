@@ -98,12 +98,25 @@ class Adapters:
         finally:
             self._rows = ()
 
+    @property
+    def active(self) -> bool:
+        """Whether any row goes through an adapter."""
+        return bool(self._rows)
+
+    def add_to(self, output: Tensor, path: str, x: Tensor, order: Tensor | None = None) -> None:
+        """What the rows' adapters add to `output`, (..., T, out), of the layer at `path` for `x`.
+
+        order: output i is the layer's output order[i], where they were reordered.
+        """
+        for span, adapter in self._rows:
+            if factors := adapter.get(path):
+                low = functional.linear(x[..., span, :], factors.a)
+                more = functional.linear(low, factors.b)
+                output[..., span, :] += more if order is None else more[..., order]
+
     def _hook(self, path: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            for span, adapter in self._rows:
-                if factors := adapter.get(path):
-                    low = functional.linear(inputs[0][..., span, :], factors.a)
-                    output[..., span, :] += functional.linear(low, factors.b)
+            self.add_to(output, path, inputs[0])
             return output
 
         return add
