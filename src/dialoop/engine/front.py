@@ -77,8 +77,8 @@ class Front:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The answers' deltas; closing the generator frees its rows at once.
 
-        Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
-        first delta.
+        Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError, EngineDownError or
+        RequestError before the first delta.
         """
         model = self._model(request.model)
         if self._open >= self._max_open:
