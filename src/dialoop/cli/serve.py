@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dialoop.engine.loaded import LoadedModel
-    from dialoop.types import Served
+    from dialoop.types import ModelRef, Served
 
 SHIPPED = "dialoop-base"
 
@@ -37,32 +37,40 @@ def serve(
     max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
 ) -> None:
-    """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first."""
+    """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
+
+    The models run in a process of their own, which is started again should it end.
+    """
     from dialoop.serve.server import Server, bind, hosts_for, url_of
 
     hosts = hosts_for(host, api_key or None)
     with bind(host, port) as listening:
-        from dialoop.engine.local import LocalEngine
+        from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
 
-        models = open_models(context.obj, model or [SHIPPED], max_model_len)
-        engine = LocalEngine(models, max_rows=max_rows, max_open=max_open)
+        refs = resolve(context.obj, model or [SHIPPED])
+        engine = ProcessEngine(refs, context=max_model_len, max_rows=max_rows, max_open=max_open)
         app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])
 
 
-def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, LoadedModel]:
-    """The named models, loaded, by the names they are served under. Raises StoreError or ModelError."""
+def resolve(home: Path, names: list[str]) -> list[ModelRef]:
+    """Where the named models lie, under the names they are served by. Raises StoreError."""
     from dataclasses import replace
 
-    from dialoop.engine import loaded
     from dialoop.store.registry import Store
 
     with Store.open(home) as store:
         refs = {served_name(name): store.models.resolve(name) for name in names}
-    named = [replace(ref, name=name) for name, ref in refs.items()]
-    return loaded.open_models(named, context=max_model_len)
+    return [replace(ref, name=name) for name, ref in refs.items()]
+
+
+def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, LoadedModel]:
+    """The named models, loaded into this process, by those names. Raises StoreError or ModelError."""
+    from dialoop.engine import loaded
+
+    return loaded.open_models(resolve(home, names), context=max_model_len)
 
 
 def served_name(name: str) -> str:

@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Unpack
 
-from dialoop.chat.render import Rendered, render, render_prompt
 from dialoop.engine.constrain import Grammars
+from dialoop.engine.front import Front, Known, Mail
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
-from dialoop.engine.worker import Event, Job, ScoreJob, Worker
-from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
-from dialoop.types import ChatRequest, Conversation, Delta, Message, Sampling, Scored, Served
+from dialoop.engine.wire import Answering, CoreOptions, Deliver, Scoring, Work
+from dialoop.engine.worker import Job, ScoreJob, Worker
+
+COMPILING = 4
+"""Requests whose grammars are made ready side by side."""
 
 
-class LocalEngine:
-    """Answers with the models that it was given; implements `dialoop.types.Engine`
-    and `Score`.
+class LocalEngine(Front):
+    """Answers with the models that it was given, loaded in this process.
+
+    max_open: as in `Front`; options: as in `LocalCore`.
+    """
+
+    def __init__(
+        self, models: Mapping[str, LoadedModel], *, max_open: int = 256, **options: Unpack[CoreOptions]
+    ) -> None:
+        mail = Mail()
+        known = {name: Known(loaded.served, loaded.tokenizer) for name, loaded in models.items()}
+        super().__init__(known, LocalCore(models, mail.deliver, **options), mail, max_open=max_open)
+
+
+class LocalCore:
+    """Models in memory and the thread that runs them; implements `dialoop.engine.wire.Core`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
-    max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
-    refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
-    cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
-    where memory ends.
+    max_rows: answers decoded side by side, by model.  step_tokens: tokens read in one step, prompts in
+    chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
+    less where memory ends.
     """
 
     def __init__(
         self,
         models: Mapping[str, LoadedModel],
+        deliver: Deliver,
         *,
         max_rows: int = 32,
-        max_open: int = 256,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
     ) -> None:
         self._models = dict(models)
+        self._deliver = deliver
         self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
-        self._max_open = max_open
-        self._open = 0
+        self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
+        self._wanted: set[int] = set()
         running = {
             id(loaded.model): Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
@@ -49,112 +63,44 @@ class LocalEngine:
             )
             for loaded in models.values()
         }  # fmt: skip
-        self._worker = Worker(running)
+        self._worker = Worker(running, self._wanted, deliver)
 
-    def models(self) -> tuple[Served, ...]:
-        """The models, by name."""
-        return tuple(self._models[name].served for name in sorted(self._models))
+    def submit(self, number: int, work: Work) -> None:
+        """Begin `work`, at once unless a grammar must be compiled first."""
+        self._wanted.add(number)
+        if isinstance(work, Answering) and work.sampling.grammar is not None:
+            self._compiling.submit(self._begin, number, work)
+        else:
+            self._begin(number, work)
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """The answers' deltas; closing the generator frees its rows at once.
+    def cancel(self, number: int) -> None:
+        """The worker lets its rows go before its next step."""
+        self._wanted.discard(number)
 
-        Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
-        first delta.
-        """
-        if request.model not in self._models:
-            raise UnknownModelError(request.model, self._models)
-        if self._open >= self._max_open:
-            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
-        self._open += 1
+    def close(self) -> None:
+        """End the threads; open work gets an error."""
+        self._compiling.shutdown()
+        self._worker.close()
+
+    def _begin(self, number: int, work: Work) -> None:
         try:
-            rows = await asyncio.to_thread(self._rows, request)
-            events: asyncio.Queue[Event] = asyncio.Queue()
-            job = Job(rows, _sender(events))
-            self._worker.submit(id(self._models[request.model].model), job)
-            try:
-                usage = None
-                while usage is None:
-                    for delta in _deltas(await events.get()):
-                        usage = delta.usage
-                        yield delta
-            finally:
-                job.cancelled = True
-        finally:
-            self._open -= 1
+            self._worker.submit(id(self._models[work.model].model), self._job(number, work))
+        except Exception as error:
+            self._deliver([(number, error)])
 
-    async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
-        """log P(answer | history) of each answer. Raises as `chat` does."""
-        if model not in self._models:
-            raise UnknownModelError(model, self._models)
-        if not answers:
-            return ()
-        loaded = self._models[model]
-        rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
-        job = ScoreJob(rows, loaded.adapter)
-        self._worker.submit(id(loaded.model), job)
-        scored = await asyncio.wrap_future(job.result)
-        return tuple(scored)
+    def _job(self, number: int, work: Work) -> Job | ScoreJob:
+        if isinstance(work, Scoring):
+            return ScoreJob(number, work.rows, self._models[work.model].adapter)
+        return Job(number, self._rows(work))
 
-    async def aclose(self) -> None:
-        """End the thread; open requests get an error."""
-        await asyncio.to_thread(self._worker.close)
-
-    def _prompt(self, request: ChatRequest) -> tuple[int, ...]:
-        loaded = self._models[request.model]
-        prompt = render_prompt(request.conversation, loaded.tokenizer)
-        if len(prompt) > loaded.served.context:
-            raise ContextLengthError(len(prompt), loaded.served.context)
-        return prompt
-
-    def _rows(self, request: ChatRequest) -> list[Row]:
-        loaded, sampling = self._models[request.model], request.sampling
-        prompt = self._prompt(request)
-        _check_ids(sampling, loaded.tokenizer.vocab_size)
-        limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
-        grammars = self._grammars[request.model]
+    def _rows(self, work: Answering) -> list[Row]:
+        loaded, sampling = self._models[work.model], work.sampling
+        limit = room(len(work.prompt), loaded.served.context, sampling.max_tokens)
+        grammars = self._grammars[work.model]
         return [
             Row(
-                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
+                work.prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
             for i in range(sampling.n)
         ]  # fmt: skip
-
-
-def _scored_rows(history: Conversation, answers: Sequence[str], loaded: LoadedModel) -> list[Rendered]:
-    rows = []
-    for answer in answers:
-        messages = (*history.messages, Message("assistant", answer))
-        rows.append(render(replace(history, messages=messages), loaded.tokenizer, mask="last"))
-        if len(rows[-1].token_ids) > loaded.served.context:
-            raise ContextLengthError(len(rows[-1].token_ids), loaded.served.context)
-    return rows
-
-
-def _check_ids(sampling: Sampling, vocabulary: int) -> None:
-    """Raises RequestError where a request names a token that the model does not have."""
-    named = {"logit_bias": [i for i, _ in sampling.logit_bias], "stop_token_ids": sampling.stop_token_ids}
-    for field, ids in named.items():
-        for token in ids:
-            if not 0 <= token < vocabulary:
-                raise RequestError(
-                    f"{field}: token {token} does not exist: the model's tokens are 0 to {vocabulary - 1}",
-                    param=field,
-                )
-
-
-def _deltas(event: Event) -> Sequence[Delta]:
-    if isinstance(event, Exception):
-        raise event
-    return event
-
-
-def _sender(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
-    """Puts events into the queue from another thread; a loop that has ended wants them no more."""
-    loop = asyncio.get_running_loop()
-
-    def send(event: Event) -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-    return send

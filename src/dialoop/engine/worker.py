@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running, StepError
+from dialoop.engine.wire import Deliver, Event
 from dialoop.types import Delta, Scored, Usage
-
-Event = Sequence[Delta] | Exception
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request: its rows, and where their deltas go. `send` is called from the worker's thread."""
+    """The rows of one request, and the number under which their deltas are delivered."""
 
+    number: int
     rows: list[Row]
-    send: Callable[[Event], None]
-    cancelled: bool = False
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,18 +41,19 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class ScoreJob:
-    """Answers to one history; `result` takes what is found, from the worker's thread."""
+    """Answers to one history."""
 
+    number: int
     rows: Sequence[Rendered]
     owner: str
-    result: Future[list[Scored]] = field(default_factory=Future)
 
 
 class Lane:
-    """One model's jobs; belongs to the worker's thread."""
+    """One model's jobs; belongs to the worker's thread. wanted: numbers of jobs that are waited for."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running, wanted: set[int]) -> None:
         self._running = running
+        self._wanted = wanted
         self._jobs: dict[Row, Job] = {}
         self._scores: deque[tuple[ScoreJob, Generator[None, None, list[Scored]]]] = deque()
 
@@ -72,64 +70,68 @@ class Lane:
     def busy(self) -> bool:
         return bool(self._jobs or self._scores)
 
-    def advance(self) -> None:
-        """One step, cancelled jobs let go first; a failure ends the jobs that took part in it, no others.
+    def advance(self) -> list[tuple[int, Event]]:
+        """One step and what it says; a failure ends the jobs that took part in it, no others.
 
-        Scoring goes on beside it, one forward at a time.
+        Jobs that are not wanted any more are let go first. Scoring goes on beside it, one forward at a time.
         """
-        self._score()
-        self._forget_cancelled()
+        scored = self._score()
+        self._forget_unwanted()
         try:
             said = self._running.advance()
         except StepError as error:
-            self._fail(error.rows, error.reason)
-            return
-        deltas: dict[Job, list[Delta]] = {}
+            return scored + self._fail(error.rows, error.reason)
+        deltas: dict[int, list[Delta]] = {}
         for row, text in said:
             job = self._jobs[row]
             if (delta := job.delta(row, text)) is not None:
-                deltas.setdefault(job, []).append(delta)
+                deltas.setdefault(job.number, []).append(delta)
             if row.finish_reason is not None:
                 del self._jobs[row]
-        for job, news in deltas.items():
-            job.send(news)
+        return [*scored, *deltas.items()]
 
-    def close(self, error: Exception) -> None:
+    def close(self, error: Exception) -> list[tuple[int, Event]]:
         """End every job, the waiting ones too."""
-        self._fail(list(self._jobs), error)
-        for job, _ in self._scores:
-            job.result.set_exception(error)
+        return self._fail(list(self._jobs), error) + [(job.number, error) for job, _ in self._scores]
 
-    def _score(self) -> None:
+    def _score(self) -> list[tuple[int, Event]]:
         if not self._scores:
-            return
+            return []
         job, work = self._scores[0]
+        said: list[tuple[int, Event]] = []
         try:
-            if not job.result.cancelled():
+            if job.number in self._wanted:
                 next(work)
-                return
+                return []
         except StopIteration as ended:
-            job.result.set_result(ended.value)
+            said.append((job.number, tuple(ended.value)))
         except Exception as error:
-            job.result.set_exception(error)
+            said.append((job.number, error))
         self._scores.popleft()
+        return said
 
-    def _forget_cancelled(self) -> None:
-        if any(job.cancelled for job in self._jobs.values()):
-            self._running.drop(lambda row: self._jobs[row].cancelled)
-            self._jobs = {row: job for row, job in self._jobs.items() if not job.cancelled}
+    def _forget_unwanted(self) -> None:
+        gone = {row for row, job in self._jobs.items() if job.number not in self._wanted}
+        if gone:
+            self._running.drop(gone.__contains__)
+            for row in gone:
+                del self._jobs[row]
 
-    def _fail(self, rows: list[Row], error: Exception) -> None:
-        for job in dict.fromkeys(self._jobs[row] for row in rows):
-            job.cancelled = True
-            job.send(error)
+    def _fail(self, rows: list[Row], error: Exception) -> list[tuple[int, Event]]:
+        numbers = dict.fromkeys(self._jobs[row].number for row in rows)
+        self._wanted.difference_update(numbers)
+        return [(number, error) for number in numbers]
 
 
 class Worker:
-    """Runs the lanes in turn while they have rows, and sleeps when none has."""
+    """Runs the lanes in turn while they have rows, and sleeps when none has.
 
-    def __init__(self, models: Mapping[int, Running]) -> None:
-        self._lanes = {key: Lane(running) for key, running in models.items()}
+    wanted: numbers of jobs that are waited for.  deliver: takes what a step says, all at once.
+    """
+
+    def __init__(self, models: Mapping[int, Running], wanted: set[int], deliver: Deliver) -> None:
+        self._lanes = {key: Lane(running, wanted) for key, running in models.items()}
+        self._deliver = deliver
         self._inbox: list[tuple[int, Job | ScoreJob]] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -154,10 +156,10 @@ class Worker:
     def _run(self) -> None:
         while not self._receive():
             for lane in self._lanes.values():
-                if lane.busy:
-                    lane.advance()
+                if lane.busy and (said := lane.advance()):
+                    self._deliver(said)
         for lane in self._lanes.values():
-            lane.close(RuntimeError("the engine was closed"))
+            self._deliver(lane.close(RuntimeError("the engine was closed")))
 
     def _receive(self) -> bool:
         """Hand new jobs to their lanes, waiting for one when there is nothing to do; True at the end."""
