@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,6 +33,10 @@ def serve(
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Context in tokens; the model's own unless given.")
     ] = None,
+    precision: Annotated[
+        Literal["float32", "half", "int8"] | None,
+        typer.Option(help="Of the weights; 16 bits unless given, or 32 where the files hold as many."),
+    ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Answers decoded side by side, by model.")] = 32,
     max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
@@ -49,7 +53,9 @@ def serve(
         from dialoop.serve.app import make_app
 
         refs = resolve(context.obj, model or [SHIPPED])
-        engine = ProcessEngine(refs, context=max_model_len, max_rows=max_rows, max_open=max_open)
+        engine = ProcessEngine(
+            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open
+        )
         app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

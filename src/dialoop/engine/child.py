@@ -48,7 +48,7 @@ def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:
         from dialoop.engine.loaded import open_models
         from dialoop.engine.local import LocalCore
 
-        models = open_models(setup.refs, context=setup.context)
+        models = open_models(setup.refs, context=setup.context, precision=setup.precision)
         core.set_result(LocalCore(models, lambda said: _send(line, said), **setup.options))
         line.send(tuple(loaded.served for loaded in models.values()))
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -12,8 +13,8 @@ from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.generate import context_of
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
-from dialoop.models.load import default_device, load_model
-from dialoop.types import ModelRef, Served
+from dialoop.models.load import default_device, load_model, stored_dtype
+from dialoop.types import ModelRef, Precision, Served
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,6 +22,7 @@ class LoadedModel:
     """Weights, tokenizer and what the catalogue says of them.
 
     adapters: beside `model`, which other names share; adapter: this name's own, "" where it is the base.
+    precision: that the weights are to be packed to by the engine; None = they stay as they are.
     """
 
     served: Served
@@ -28,15 +30,26 @@ class LoadedModel:
     tokenizer: ChatTokenizer
     adapters: Adapters | None = None
     adapter: str = ""
+    precision: Precision | None = None
 
 
-def open_model(ref: ModelRef, *, created: int | None = None, context: int | None = None) -> LoadedModel:
+def open_model(
+    ref: ModelRef,
+    *,
+    created: int | None = None,
+    context: int | None = None,
+    precision: Precision | None = None,
+) -> LoadedModel:
     """Load `ref` for answering, its adapter folded in.
 
     created: Unix seconds, None = now.  context: tokens, None or more than the model has = the model's own.
-    On a CPU the weights are fp32: bf16 rounds differently in batches of different sizes.
+    precision: for an engine, which packs the weights; None = fp32 on a CPU: bf16 would round differently in
+    batches of different sizes.
     """
-    dtype = torch.float32 if default_device() == "cpu" else None
+    dtype = None
+    if default_device() == "cpu":
+        exact = precision in (None, "float32") or ref.adapter is not None
+        dtype = torch.float32 if exact else stored_dtype(ref.base)
     model = load_model(ref, dtype=dtype, merge=True)
     longest = context_of(model)
     served = Served(
@@ -44,22 +57,35 @@ def open_model(ref: ModelRef, *, created: int | None = None, context: int | None
         created=int(time.time()) if created is None else created,
         context=min(context or longest, longest),
     )
-    return LoadedModel(served, model, ChatTokenizer.load(ref.base))
+    return LoadedModel(served, model, ChatTokenizer.load(ref.base), precision=precision)
 
 
-def open_models(refs: Sequence[ModelRef], *, context: int | None = None) -> dict[str, LoadedModel]:
-    """All of `refs` by their names; those of one base share it where their adapters can stand beside it."""
+def open_models(
+    refs: Sequence[ModelRef], *, context: int | None = None, precision: Precision | None = None
+) -> dict[str, LoadedModel]:
+    """All of `refs` by their names, for an engine; those of one base share it where their adapters can stand
+    beside it.
+
+    precision: of the weights; None = 16 bits where the files hold no more.
+    """
     opened: dict[str, LoadedModel] = {}
     for base in dict.fromkeys(ref.base.resolve() for ref in refs):
         family = [ref for ref in refs if ref.base.resolve() == base]
-        shared = _beside_one_base(family, context) if len(family) > 1 else None
-        opened |= shared or {ref.name: open_model(ref, context=context) for ref in family}
+        packed = precision or _stored_precision(base)
+        shared = _beside_one_base(family, context, packed) if len(family) > 1 else None
+        opened |= shared or {ref.name: open_model(ref, context=context, precision=packed) for ref in family}
     return {ref.name: opened[ref.name] for ref in refs}
 
 
-def _beside_one_base(family: Sequence[ModelRef], context: int | None) -> dict[str, LoadedModel] | None:
+def _stored_precision(base: Path) -> Precision:
+    return "half" if stored_dtype(base) in (torch.bfloat16, torch.float16) else "float32"
+
+
+def _beside_one_base(
+    family: Sequence[ModelRef], context: int | None, precision: Precision
+) -> dict[str, LoadedModel] | None:
     """None where an adapter changes more than it may here: then each is merged into a base of its own."""
-    alone = open_model(replace(family[0], adapter=None), context=context)
+    alone = open_model(replace(family[0], adapter=None), context=context, precision=precision)
     adapters = Adapters(alone.model)
     try:
         for ref in family:

@@ -56,12 +56,14 @@ class LocalCore:
         self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
         self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
         self._wanted: set[int] = set()
+        each = {id(loaded.model): loaded for loaded in models.values()}
         running = {
-            id(loaded.model): Running(
+            key: Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
+                precision=loaded.precision,
             )
-            for loaded in models.values()
+            for key, loaded in each.items()
         }  # fmt: skip
         self._worker = Worker(running, self._wanted, deliver)
 

@@ -20,7 +20,7 @@ from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.front import Front, Known, Mail
 from dialoop.engine.wire import CoreOptions, Deliver, Line, Setup, Work
 from dialoop.errors import EngineDownError
-from dialoop.types import Condition, ModelRef, Served
+from dialoop.types import Condition, ModelRef, Precision, Served
 
 log = logging.getLogger("dialoop.engine")
 
@@ -37,7 +37,7 @@ class ProcessEngine(Front):
 
     Made once the models are loaded. Raises what loading them raised, or EngineDownError where the child
     ended. A child that ends by itself is started again; `restarts` times in a row, unless it holds longer.
-    max_open: as in `Front`; context: as for `open_models`; options: as in `LocalCore`.
+    max_open: as in `Front`; context, precision: as for `open_models`; options: as in `LocalCore`.
     """
 
     def __init__(
@@ -45,12 +45,15 @@ class ProcessEngine(Front):
         refs: Sequence[ModelRef],
         *,
         context: int | None = None,
+        precision: Precision | None = None,
         max_open: int = 256,
         restarts: int = 5,
         **options: Unpack[CoreOptions],
     ) -> None:
         mail = Mail()
-        self._children = ChildCore(Setup(tuple(refs), context, options), mail.deliver, restarts=restarts)
+        self._children = ChildCore(
+            Setup(tuple(refs), context, precision, options), mail.deliver, restarts=restarts
+        )
         try:
             known = _known(refs, self._children.served)
         except BaseException:

@@ -19,9 +19,9 @@ from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span, Step
 from dialoop.models.lean import LeanDecoder
-from dialoop.models.linear import Precision
+from dialoop.models.linear import pack_in_place
 from dialoop.models.paged import Body, PagedBody, agrees
-from dialoop.types import Scored
+from dialoop.types import Precision, Scored
 
 BLOCK = 16
 """Tokens of a block."""
@@ -55,23 +55,28 @@ def runner_of(
     *,
     rows: int = 1,
     adapters: Adapters | None = None,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
 ) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
 
-    rows: the most sequences of one step.  precision: of the weights, where a lean decoder fits the model.
+    rows: the most sequences of one step.  precision: of the weights, which belong to the runner then and are
+    packed; None = they stay as they are, others may use them.
     """
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision)
     return AloneRunner(model, adapters) if body is None else PagedRunner(body, blocks, rows, adapters)
 
 
-def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision) -> Body | None:
+def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision | None) -> Body | None:
     """The fastest that agrees with the model."""
     with suppress(ModelError):
-        lean = LeanDecoder(model, precision, adapters)
+        lean = LeanDecoder(model, precision or "float32", adapters)
         if agrees(lean, model):
+            if precision is not None:
+                lean.release(model)
             return lean
+    if precision is not None and all(p.device.type == "cpu" for p in model.parameters()):
+        pack_in_place(model, precision)
     paged = PagedBody(model)
     return paged if agrees(paged, model) else None
 

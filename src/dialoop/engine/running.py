@@ -13,8 +13,7 @@ from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 from dialoop.models.adapters import Adapters
-from dialoop.models.linear import Precision
-from dialoop.types import Scored
+from dialoop.types import Precision, Scored
 
 
 class Running:
@@ -22,8 +21,8 @@ class Running:
 
     max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
     prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
-    context at least.  adapters: beside the model; a row's owner names its own.  precision: of
-    the weights that a lean decoder packs.
+    context at least.  adapters: beside the model; a row's owner names its own.  precision: as
+    for `runner_of`.
     """
 
     def __init__(
@@ -35,7 +34,7 @@ class Running:
         context: int,
         cache_tokens: int,
         adapters: Adapters | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
         self._runner = runner_of(model, blocks, rows=max_rows, adapters=adapters, precision=precision)

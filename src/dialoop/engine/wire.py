@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypedDict
 
 from dialoop.chat.render import Rendered
 from dialoop.errors import DialoopError
-from dialoop.types import Delta, ModelRef, Sampling, TokenLogprob, Usage
+from dialoop.types import Delta, ModelRef, Precision, Sampling, TokenLogprob, Usage
 
 Event = object
 """A step's deltas of one request, all that other work finds, or, an Exception, why it ended."""
@@ -74,10 +74,14 @@ class CoreOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a child process is to serve: the first frame that it gets. context: as for `open_models`."""
+    """What a child process is to serve: the first frame that it gets.
+
+    context, precision: as for `open_models`.
+    """
 
     refs: tuple[ModelRef, ...]
     context: int | None
+    precision: Precision | None
     options: CoreOptions
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,7 +64,9 @@ def _factors(
         raise ModelError(f"{folder}: {path}: the factors do not fit {tuple(layer.weight.shape)}")
     rank = a.shape[0]
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Factors(a.to(layer.weight), (b.float() * scale).to(layer.weight))
+    # On a CPU activations are float32 whatever the weights are.
+    device, dtype = layer.weight.device, layer.weight.dtype if layer.weight.is_cuda else torch.float32
+    return Factors(a.to(device, dtype), (b.float() * scale).to(device, dtype))
 
 
 class Adapters:
@@ -110,7 +113,7 @@ class Adapters:
         """
         for span, adapter in self._rows:
             if factors := adapter.get(path):
-                low = functional.linear(x[..., span, :], factors.a)
+                low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
                 more = functional.linear(low, factors.b)
                 output[..., span, :] += more if order is None else more[..., order]
 

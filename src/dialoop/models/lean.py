@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Step
-from dialoop.models.linear import Linear, Precision, fuse, pack
+from dialoop.models.linear import Linear, fuse, pack
 from dialoop.models.packed import altered_logits
+from dialoop.types import Precision
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
 FIXED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
@@ -42,6 +43,13 @@ class LeanDecoder:
         self._norm = _norm(decoder.norm)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         self._head = pack(head.weight, head.bias, precision)
+
+    @staticmethod
+    def release(model: nn.Module) -> None:
+        """Free the weights of the model's layers: the packed ones take their place."""
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
