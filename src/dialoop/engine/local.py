@@ -26,7 +26,7 @@ class LocalEngine:
     max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
     refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
     cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
-    where memory ends.
+    where memory ends.  speculate: several tokens a step where an answer repeats what it has read.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class LocalEngine:
         max_open: int = 256,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
+        speculate: bool = True,
     ) -> None:
         self._models = dict(models)
         self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
@@ -46,6 +47,7 @@ class LocalEngine:
             id(loaded.model): Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
+                speculate=speculate,
             )
             for loaded in models.values()
         }  # fmt: skip

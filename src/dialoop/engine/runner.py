@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Generator, Sequence
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any, Protocol
 
 import torch
@@ -26,12 +26,17 @@ CACHE_SHARE = 0.25
 
 
 class Runner(Protocol):
-    """Reads pieces. shares: a sequence may go on from blocks that another one filled."""
+    """Reads pieces.
+
+    shares: a sequence may go on from blocks that another one filled, and from the middle of its own.
+    """
 
     shares: bool
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
-        """Of the pieces that are the last of their sequences, in order, (N, V) float32."""
+        """After the pieces that are the last of their sequences, and after each token of their drafts, in
+        order, (N, V) float32.
+        """
         ...
 
     def forget(self, tokens: Tokens) -> None:
@@ -67,17 +72,24 @@ class PagedRunner:
         self._within = torch.arange(BLOCK, device=self._device)
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
-        ids = list(chain.from_iterable(p.tokens.ids[p.start : p.stop] for p in pieces))
+        ids = list(chain.from_iterable(piece.ids for piece in pieces))
         step = Step(self._cache, [self._span(piece) for piece in pieces])
-        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
-        wanted = ends[[piece.last for piece in pieces]]
+        ends = accumulate(map(len, pieces))
+        wanted = [
+            row
+            for piece, end in zip(pieces, ends, strict=True)
+            if piece.last
+            for row in range(end - 1 - len(piece.draft), end)
+        ]
         with self._adapters.applied(_rows(pieces)):
-            return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
+            token_ids, rows = (torch.tensor(x, dtype=torch.long, device=self._device) for x in (ids, wanted))
+            return self._body.logits(token_ids, step, rows)
 
     def _span(self, piece: Piece) -> Span:
-        blocks = torch.tensor(piece.tokens.blocks[: -(-piece.stop // BLOCK)], device=self._device)
-        slots = (blocks[:, None] * BLOCK + self._within).flatten()[: piece.stop]
-        return Span(piece.start, piece.stop, slots)
+        stop = piece.start + len(piece)
+        blocks = torch.tensor(piece.tokens.blocks[: -(-stop // BLOCK)], device=self._device)
+        slots = (blocks[:, None] * BLOCK + self._within).flatten()[:stop]
+        return Span(piece.start, stop, slots)
 
     def forget(self, tokens: Tokens) -> None:
         """Blocks are the scheduler's."""
