@@ -39,6 +39,9 @@ def serve(
     ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Answers decoded side by side, by model.")] = 32,
     max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
+    speculate: Annotated[
+        bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
+    ] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
 ) -> None:
     """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
@@ -54,8 +57,9 @@ def serve(
 
         refs = resolve(context.obj, model or [SHIPPED])
         engine = ProcessEngine(
-            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open
-        )
+            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
+            speculate=speculate,
+        )  # fmt: skip
         app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

@@ -39,7 +39,7 @@ class LocalCore:
 
     max_rows: answers decoded side by side, by model.  step_tokens: tokens read in one step, prompts in
     chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
-    less where memory ends.
+    less where memory ends.  speculate: several tokens a step where an answer repeats what it has read.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class LocalCore:
         max_rows: int = 32,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
+        speculate: bool = True,
     ) -> None:
         self._models = dict(models)
         self._deliver = deliver
@@ -62,6 +63,7 @@ class LocalCore:
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
                 precision=loaded.precision,
+                speculate=speculate,
             )
             for key, loaded in each.items()
         }  # fmt: skip

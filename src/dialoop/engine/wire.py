@@ -70,6 +70,7 @@ class CoreOptions(TypedDict, total=False):
     max_rows: int
     step_tokens: int
     cache_tokens: int | None
+    speculate: bool
 
 
 @dataclass(frozen=True, slots=True)

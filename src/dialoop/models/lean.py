@@ -38,7 +38,8 @@ class LeanDecoder:
         self._adapters = adapters
         self._embed: nn.Embedding = decoder.embed_tokens
         self._shape = _Shape.of(config, decoder.rotary_emb)
-        self._turns = _turns(decoder.rotary_emb, config.max_position_embeddings)
+        self._rotary = decoder.rotary_emb
+        self._turns = _turns(self._rotary, config.max_position_embeddings)
         self._layers = [_layer(layer, i, self._shape, precision) for i, layer in enumerate(decoder.layers)]
         self._norm = _norm(decoder.norm)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
@@ -55,6 +56,8 @@ class LeanDecoder:
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
         """(len(rows), V) float32, after those rows of `token_ids`, (T,), the tokens of all spans."""
         x = self._embed(token_ids).float()
+        if step.longest > len(self._turns):
+            self._turns = _turns(self._rotary, 2 * step.longest)
         turns = self._turns[step.positions]
         for layer in self._layers:
             self._run(layer, x, turns, step)
