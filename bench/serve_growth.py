@@ -50,6 +50,7 @@ def _drawn(runs: Runs, figures: Mapping[int, str], label: str) -> str:
         for i, found in enumerate(runs.values())
     ]
     strokes = "".join(f".line{i}{{stroke:{colour}}}" for i, colour in enumerate(COLOURS))
-    style = f"<style>polyline{{fill:none}} line{{stroke:#ddd}} text{{font:11px sans-serif}} {strokes}</style>"
+    text = "text{font:11px sans-serif} .end{text-anchor:end} .mid{text-anchor:middle}"
+    style = f"<style>polyline{{fill:none}} line{{stroke:#ddd}} {text} {strokes}</style>"
     opening, _, rest = str(line_chart(lines, label)).partition(">")
     return f'{opening} xmlns="http://www.w3.org/2000/svg" width="840">{style}{rest}\n'

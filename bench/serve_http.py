@@ -90,9 +90,10 @@ class Server(Process):
             port = free.getsockname()[1]
         threads, rows = str(setting.threads), str(setting.rows)
         options = ["--port", str(port), "--threads", threads, "--threads-batch", threads, "--parallel", rows]
-        context = ["--ctx-size", str(setting.rows * setting.context), "--no-webui", "--n-gpu-layers", "0"]
-        self._start([binary, "--model", str(gguf_of(setting.model, "bf16")), *options, *context],
-                    setting.environment, listen=False)  # fmt: skip
+        # Prompts never come again: keeping them for later (--cache-ram) would only cost it time.
+        more = ["--ctx-size", str(setting.rows * setting.context), "--cache-ram", "0", "--n-gpu-layers", "0"]
+        command = [binary, "--model", str(gguf_of(setting.model, "bf16")), *options, *more]
+        self._start(command, setting.environment, listen=False)
         self.about = "llama-server, bf16 weights"
         self._await_health(f"http://127.0.0.1:{port}/health")
         return f"http://127.0.0.1:{port}/v1"

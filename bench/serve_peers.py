@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,10 +64,6 @@ class PeerError(Exception):
     """A contestant cannot take part, or did not do what it was asked; it takes no further part."""
 
 
-class NoiseError(PeerError):
-    """Times that contradict each other: no wonder in the round that does not count."""
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What all contestants of a run are given alike. context: the longest prompt and answer, in tokens."""
@@ -101,10 +96,13 @@ class Process:
     def _start(self, command: Sequence[str], environment: Mapping[str, str], *, listen: bool = True) -> None:
         """listen: its standard output is read by `_line`, not written to the log."""
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stderr=log,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE if listen else log,
-            )  # fmt: skip
+            out = subprocess.PIPE if listen else log
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=out, stderr=log, env=environment
+                )
+            except OSError as error:
+                raise PeerError(f"cannot be run: {error}") from None
 
     def _line(self) -> bytes:
         """What it says next. Raises PeerError where it ends instead, or takes too long."""
@@ -253,17 +251,11 @@ class Contest:
         runs: dict[str, dict[str, list[float]]] = {}
         for round_ in range(count + 1):
             for work in works:
-                found = self.turns(work if round_ else partial(_warming, work))
+                found = self.turns(work)
                 for name, what, value in _flat(found) if round_ else ():
                     runs.setdefault(name, {}).setdefault(what, []).append(value)
             print(f"round {round_} of {count}", file=sys.stderr, flush=True)
         return {name: runs[name] for name in self.live if name in runs}
-
-
-def _warming(work: Callable[[Any], Figures], peer: Process) -> Figures:
-    with suppress(NoiseError):
-        work(peer)
-    return {}
 
 
 def _flat(found: Mapping[str, Figures]) -> Iterator[tuple[str, str, float]]:
