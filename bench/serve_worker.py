@@ -31,7 +31,9 @@ Prompt = dict[str, Any]
 class Dialoop:
     """LocalEngine. adapters: PEFT directories over one base, by the names that `models` of a call may use."""
 
-    def __init__(self, model: str, rows: int, context: int, adapters: dict[str, str], **_: Any) -> None:
+    def __init__(
+        self, model: str, weights: str, rows: int, context: int, adapters: dict[str, str], **_: Any
+    ) -> None:
         import torch
 
         from dialoop.engine.loaded import open_models
@@ -40,11 +42,12 @@ class Dialoop:
 
         refs = [ModelRef("base", Path(model))]
         refs += [ModelRef(name, Path(model), Path(folder)) for name, folder in adapters.items()]
-        opened = open_models(refs, context=context)
+        opened = open_models(refs, context=context, precision="int8" if weights == "int8" else None)
         self._engine = LocalEngine(opened, max_rows=rows)
         self._loop = asyncio.new_event_loop()
-        kind = str(next(opened["base"].model.parameters()).dtype).removeprefix("torch.")
-        self.about = f"dialoop {version('dialoop')}, torch {torch.__version__}, {kind} weights"
+        self.about = (
+            f"dialoop {version('dialoop')}, torch {torch.__version__}, {opened['base'].precision} weights"
+        )
 
     def generate(self, prompts: list[Prompt], tokens: int, models: list[str]) -> dict[str, Any]:
         """models: who answers, in turn."""
