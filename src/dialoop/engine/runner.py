@@ -201,10 +201,9 @@ def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parameter = next(model.parameters())
-    on_cpu = parameter.device.type == "cpu"  # float32 there, and twice more in lanes at most
-    element = 4 if on_cpu else parameter.element_size()
-    copies = 3 if on_cpu else 1
-    per_token = 2 * config.num_hidden_layers * heads * size * element * copies
+    # On a CPU they are float32, and lanes may hold as many tokens again.
+    per_value = 2 * 4 if parameter.device.type == "cpu" else parameter.element_size()
+    per_token = 2 * config.num_hidden_layers * heads * size * per_value
     room = int(CACHE_SHARE * _memory(parameter.device) / per_token)
     return math.ceil(max(min(tokens, room), context) / BLOCK)
 
