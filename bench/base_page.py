@@ -187,7 +187,7 @@ def write_curve(metrics: Path, out: Path) -> None:
 
     (out / "metrics.jsonl").write_bytes(metrics.read_bytes())
     chart = line_chart([Line("train", series(read_journal(metrics), "loss"))], "loss by update")
-    style = "<style>path{fill:none;stroke:#2a6fb0} line{stroke:#ccc} text{font:11px sans-serif}</style>"
+    style = "<style>polyline{fill:none;stroke:#2a6fb0} line{stroke:#ccc} text{font:11px sans-serif}</style>"
     opening, _, rest = str(chart).partition(">")
     text = f'{opening} xmlns="http://www.w3.org/2000/svg" width="840">{style}{rest}\n'
     (out / "curve.svg").write_text(text, encoding="utf-8")
