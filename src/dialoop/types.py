@@ -142,6 +142,9 @@ class Sampling:
     grammar: tokens that break it are not drawn, whatever else is asked for.
     ignore_eos: the model's own stop tokens end nothing.  logprobs: None = not told, k = told with the k best
     tokens beside each.  processed_logprobs: of the distribution drawn from, not of the model's own.
+
+    best_of: answers made, of which the `n` with the highest log-probability per token are given, best first,
+    once all have ended; None or no more than `n` = all that are made.
     """
 
     temperature: float = 1.0
@@ -163,6 +166,12 @@ class Sampling:
     logprobs: int | None = None
     processed_logprobs: bool = False
     grammar: Grammar | None = None
+    best_of: int | None = None
+
+    @property
+    def made(self) -> int:
+        """Answers that are made."""
+        return max(self.n, self.best_of or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +185,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; completion tokens are summed over its `n` answers."""
+    """Tokens of one request; completion tokens are summed over all answers made."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0

@@ -44,6 +44,7 @@ def error_of(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
 BOUNDS: list[tuple[str, Any]] = [
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", "1"), ("temperature", True),
     ("top_p", -0.01), ("top_p", 1.01), ("n", 0), ("n", 129), ("n", 1.5), ("n", True), ("n", 10**30),
+    ("best_of", 0), ("best_of", 129),
     ("max_tokens", 0), ("max_tokens", -5), ("max_completion_tokens", 0), ("max_tokens", 2**31),
     ("stop", ["a", "b", "c", "d", "e"]), ("stop", ""), ("stop", [""]), ("stop", 3), ("stop", {"a": 1}),
     ("seed", 2**63), ("seed", 1.0), ("stream", "yes"), ("stream", 1), ("messages", []), ("messages", "Hi"),

@@ -43,7 +43,7 @@ class EchoEngine:
         _refuse(request.sampling)
         prompt = self._prompt_tokens(request)
         text, reason, used = self._answer(request, max(1, self._served.context - prompt))
-        usage = Usage(prompt, used * request.sampling.n)
+        usage = Usage(prompt, used * request.sampling.made)
         self.open += 1
         try:
             for piece in tokens_of(text):

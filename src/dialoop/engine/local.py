@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dialoop.chat.render import Rendered, render, render_prompt
+from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
 from dialoop.engine.loaded import LoadedModel
 from dialoop.engine.row import Row, room
@@ -69,7 +70,8 @@ class LocalEngine:
         try:
             rows = await asyncio.to_thread(self._rows, request)
             events: asyncio.Queue[Event] = asyncio.Queue()
-            job = Job(rows, _sender(events))
+            sampling = request.sampling
+            job = Job(rows, _sender(events), Best(sampling.n) if sampling.made > sampling.n else None)
             self._worker.submit(id(self._models[request.model].model), job)
             try:
                 usage = None
@@ -117,7 +119,7 @@ class LocalEngine:
                 prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
-            for i in range(sampling.n)
+            for i in range(sampling.made)
         ]  # fmt: skip
 
 

@@ -49,6 +49,7 @@ class Row:
         self.cached = 0
         self.chance = generator(sampling, index)
         self.tokens: list[int] = []
+        self._total = 0.0
         self.finish_reason: FinishReason | None = None
         own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
         self._ends = own_ends | set(sampling.stop_token_ids)
@@ -65,13 +66,14 @@ class Row:
         """Append a token; returns the text that is certain and sets `finish_reason` at the end."""
         token = choice.token
         self.tokens.append(token)
+        self._total += choice.logprob or 0.0
         if self.penalties is not None:
             self.penalties.add(token)
         if token in self._ends:
             return self._finish("stop", "")
         if self.constraint is not None:
             self.constraint.add(token)
-        if choice.logprob is not None:
+        if choice.logprob is not None and self.sampling.logprobs is not None:
             top = tuple(self._told(other, logprob) for other, logprob in choice.top)
             self._logprobs.append(self._told(token, choice.logprob, top))
         text = self._detokenizer.push(token)
@@ -85,6 +87,11 @@ class Row:
         if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text
+
+    @property
+    def mean_logprob(self) -> float:
+        """Per token, the end included, where log-probabilities were asked for."""
+        return self._total / len(self.tokens)
 
     def take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Those of the tokens accepted since the last call."""

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.best import Best
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running, StepError
 from dialoop.types import Delta, Scored, Usage
@@ -18,18 +19,28 @@ Event = Sequence[Delta] | Exception
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request: its rows, and where their deltas go. `send` is called from the worker's thread."""
+    """One request: its rows, and where their deltas go. `send` is called from the worker's thread.
+
+    best: where only the best of the rows are given.
+    """
 
     rows: list[Row]
     send: Callable[[Event], None]
+    best: Best | None = None
     cancelled: bool = False
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.left = len(self.rows)
 
-    def delta(self, row: Row, text: str) -> Delta | None:
+    def deltas(self, row: Row, text: str) -> Sequence[Delta]:
         """What the new text of one row says to the client; the last of all rows carries the usage."""
+        delta = self._delta(row, text)
+        if delta is None:
+            return ()
+        return (delta,) if self.best is None else self.best.push(row, delta)
+
+    def _delta(self, row: Row, text: str) -> Delta | None:
         logprobs = row.take_logprobs()
         if row.finish_reason is None:
             return Delta(row.index, text, logprobs=logprobs) if text or logprobs else None
@@ -87,12 +98,12 @@ class Lane:
         deltas: dict[Job, list[Delta]] = {}
         for row, text in said:
             job = self._jobs[row]
-            if (delta := job.delta(row, text)) is not None:
-                deltas.setdefault(job, []).append(delta)
+            if news := job.deltas(row, text):
+                deltas.setdefault(job, []).extend(news)
             if row.finish_reason is not None:
                 del self._jobs[row]
-        for job, news in deltas.items():
-            job.send(news)
+        for job, gathered in deltas.items():
+            job.send(gathered)
 
     def close(self, error: Exception) -> None:
         """End every job, the waiting ones too."""

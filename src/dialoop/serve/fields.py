@@ -113,6 +113,8 @@ class ChatBody(BaseModel):
     """The same seed gives the same answer to the same request."""
     n: int = Field(1, ge=1, le=128)
     """Answers to give."""
+    best_of: int | None = Field(None, ge=1, le=128)
+    """Answers to make; the n with the highest log-probability per token are given. Not with stream."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     """Taken off the logit of every token that the answer holds."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)

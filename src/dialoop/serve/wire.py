@@ -163,14 +163,15 @@ def _sampling(chat: ChatBody) -> Sampling:
             f"min_tokens = {chat.min_tokens} is more than the {limit} that the answer may have: lower it",
             param="min_tokens",
         )
+    _check_best_of(chat)
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
     grammar = _grammar(chat)
     if grammar is not None and chat.min_tokens:
         raise RequestError("min_tokens came with a format for the answer: leave one out", param="min_tokens")
     same = (
-        "temperature", "top_p", "seed", "n", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
-        "repetition_penalty", "min_tokens", "ignore_eos",
+        "temperature", "top_p", "seed", "n", "best_of", "min_p", "typical_p", "presence_penalty",
+        "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos",
     )  # fmt: skip
     return Sampling(
         **{name: getattr(chat, name) for name in same},
@@ -183,6 +184,19 @@ def _sampling(chat: ChatBody) -> Sampling:
         processed_logprobs=chat.logprobs_mode == "processed_logprobs",
         grammar=grammar,
     )
+
+
+def _check_best_of(chat: ChatBody) -> None:
+    if chat.best_of is None:
+        return
+    if chat.best_of < chat.n:
+        raise RequestError(f"best_of = {chat.best_of} is less than n = {chat.n}: raise it", param="best_of")
+    if chat.stream and chat.best_of > chat.n:
+        raise RequestError(
+            f"best_of = {chat.best_of} came with stream, and the best are known at the end only: "
+            f"leave one out",
+            param="best_of",
+        )
 
 
 _ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
