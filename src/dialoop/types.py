@@ -145,6 +145,8 @@ class Sampling:
 
     best_of: answers made, of which the `n` with the highest log-probability per token are given, best first,
     once all have ended; None or no more than `n` = all that are made.
+    prompt_logprobs: None = not told, k = each token of the prompt and the k best in its place, by the model's
+    own distribution.
     """
 
     temperature: float = 1.0
@@ -167,6 +169,7 @@ class Sampling:
     processed_logprobs: bool = False
     grammar: Grammar | None = None
     best_of: int | None = None
+    prompt_logprobs: int | None = None
 
     @property
     def made(self) -> int:
@@ -206,10 +209,22 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedLogprob:
+    """The log-probability of one token in its place; rank: 1 + how many tokens are more probable there."""
+
+    token_id: int
+    data: bytes
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage.
 
     logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
+    prompt_logprobs: on the first delta of all, where they were asked for: for each token of the prompt itself
+    and then the best in its place, which follow from the tokens before; () for the first.
     """
 
     index: int = 0
@@ -217,6 +232,7 @@ class Delta:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +274,7 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,11 +303,13 @@ async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     texts: dict[int, list[str]] = {}
     logprobs: dict[int, list[TokenLogprob]] = {}
     reasons: dict[int, FinishReason] = {}
-    usage = Usage()
+    usage, prompt = Usage(), tuple[tuple[RankedLogprob, ...], ...]()
     async for delta in deltas:
         texts.setdefault(delta.index, []).append(delta.text)
         logprobs.setdefault(delta.index, []).extend(delta.logprobs)
         if delta.finish_reason is not None:
             reasons[delta.index] = delta.finish_reason
-        usage = delta.usage or usage
-    return tuple(Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i])) for i in sorted(texts))
+        usage, prompt = delta.usage or usage, delta.prompt_logprobs or prompt
+    return tuple(
+        Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i]), prompt) for i in sorted(texts)
+    )

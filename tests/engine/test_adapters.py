@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,18 @@ async def test_one_base_answers_for_all_as_each_would_alone(refs: list[ModelRef]
             logs = [[token.logprob for token in answer.logprobs] for answer in (mine, other)]
             assert logs[0] == pytest.approx(logs[1], abs=1e-4)
     assert len({answer.text for answer in together[:3]}) == 3
+
+
+async def test_a_prompt_is_read_through_the_adapter(refs: list[ModelRef]) -> None:
+    found = []
+    for models in (open_models(refs), {"first": open_model(refs[1])}):
+        engine = LocalEngine(models)
+        request = asking("first", QUESTIONS[0])
+        sampling = replace(request.sampling, prompt_logprobs=0)
+        ((told,),) = [await answers_of(engine, [replace(request, sampling=sampling)])]
+        found.append([place[0].logprob for place in told.prompt_logprobs[1:]])
+        await engine.aclose()
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 async def test_prefixes_are_not_shared_across_adapters(refs: list[ModelRef]) -> None:

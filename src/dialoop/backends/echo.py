@@ -83,8 +83,9 @@ class EchoEngine:
 
 
 def _refuse(sampling: Sampling) -> None:
-    if sampling.logprobs is not None:
-        raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param="logprobs")
+    for field in ("logprobs", "prompt_logprobs"):
+        if getattr(sampling, field) is not None:
+            raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param=field)
     if sampling.grammar is not None:
         raise UnsupportedError("a scripted engine keeps to no format: leave it out", param="response_format")
 

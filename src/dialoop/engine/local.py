@@ -8,14 +8,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dialoop.chat.render import Rendered, render, render_prompt
+from dialoop.engine.beside import PromptJob, ScoreJob
 from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
 from dialoop.engine.loaded import LoadedModel
+from dialoop.engine.prompt_logprobs import told
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
-from dialoop.engine.worker import Event, Job, ScoreJob, Worker
+from dialoop.engine.worker import Event, Job, Worker
 from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
-from dialoop.types import ChatRequest, Conversation, Delta, Message, Sampling, Scored, Served
+from dialoop.types import ChatRequest, Conversation, Delta, Message, RankedLogprob, Sampling, Scored, Served
 
 
 class LocalEngine:
@@ -69,6 +71,7 @@ class LocalEngine:
         self._open += 1
         try:
             rows = await asyncio.to_thread(self._rows, request)
+            prompt = await self._prompt_logprobs(request, rows[0])
             events: asyncio.Queue[Event] = asyncio.Queue()
             sampling = request.sampling
             job = Job(rows, _sender(events), Best(sampling.n) if sampling.made > sampling.n else None)
@@ -78,7 +81,8 @@ class LocalEngine:
                 while usage is None:
                     for delta in _deltas(await events.get()):
                         usage = delta.usage
-                        yield delta
+                        yield replace(delta, prompt_logprobs=prompt) if prompt else delta
+                        prompt = ()
             finally:
                 job.cancelled = True
         finally:
@@ -96,6 +100,17 @@ class LocalEngine:
         self._worker.submit(id(loaded.model), job)
         scored = await asyncio.wrap_future(job.result)
         return tuple(scored)
+
+    async def _prompt_logprobs(self, request: ChatRequest, row: Row) -> tuple[tuple[RankedLogprob, ...], ...]:
+        """() where they are not asked for."""
+        count = request.sampling.prompt_logprobs
+        if count is None:
+            return ()
+        loaded = self._models[request.model]
+        job = PromptJob(row.prompt, loaded.adapter, count)
+        self._worker.submit(id(loaded.model), job)
+        places = await asyncio.wrap_future(job.result)
+        return await asyncio.to_thread(told, places, loaded.tokenizer)
 
     async def aclose(self) -> None:
         """End the thread; open requests get an error."""

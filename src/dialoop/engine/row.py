@@ -99,20 +99,21 @@ class Row:
         return taken
 
     def _told(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-        return TokenLogprob(token, self._bytes(token), logprob, top)
-
-    def _bytes(self, token: int) -> bytes:
-        """b"" for the rows that a model's output matrix has beyond its vocabulary."""
-        try:
-            return self._vocabulary.token_bytes(token)
-        except ModelError:
-            return b""
+        return TokenLogprob(token, bytes_of(token, self._vocabulary), logprob, top)
 
     def _finish(self, reason: FinishReason, text: str) -> str:
         """Hand out all that was held back; a stop string that it completes still counts."""
         rest, stopped = self._scanner.push(self._detokenizer.flush())
         self.finish_reason = "stop" if stopped else reason
         return text + rest + self._scanner.flush()
+
+
+def bytes_of(token: int, vocabulary: Vocabulary) -> bytes:
+    """b"" for the rows that a model's output matrix has beyond its vocabulary."""
+    try:
+        return vocabulary.token_bytes(token)
+    except ModelError:
+        return b""
 
 
 def room(prompt_tokens: int, context: int, max_tokens: int | None) -> int:

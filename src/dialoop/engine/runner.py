@@ -6,12 +6,13 @@ import math
 import os
 from collections.abc import Generator, Sequence
 from itertools import chain, groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.prompt_logprobs import ROWS, Ranked, prompt_logprobs, ranked
 from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.engine.score import answers_to_one_history
 from dialoop.errors import ModelError
@@ -19,6 +20,7 @@ from dialoop.models.adapters import Adapters
 from dialoop.models.paged import Cache, PagedBody, Span, Step
 from dialoop.types import Scored
 
+T = TypeVar("T")
 BLOCK = 16
 """Tokens of a block."""
 CACHE_SHARE = 0.25
@@ -42,6 +44,12 @@ class Runner(Protocol):
         self, rows: Sequence[Rendered], owner: str, step_tokens: int
     ) -> Generator[None, None, list[Scored]]:
         """Log-probabilities of what rows that begin alike learn; yields after each forward."""
+        ...
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        """Each token of a prompt after the first, and the best in its place; yields after each forward."""
         ...
 
 
@@ -85,15 +93,12 @@ class PagedRunner:
     def score(
         self, rows: Sequence[Rendered], owner: str, step_tokens: int
     ) -> Generator[None, None, list[Scored]]:
-        whole = answers_to_one_history(self._body, rows, step_tokens)
-        while True:
-            with self._adapters.applied([(slice(None), owner)]):
-                try:
-                    next(whole)
-                except StopIteration as ended:
-                    scored: list[Scored] = ended.value
-                    return scored
-            yield
+        return _through(self._adapters, owner, answers_to_one_history(self._body, rows, step_tokens))
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        return _through(self._adapters, owner, prompt_logprobs(self._body, prompt, count, step_tokens))
 
 
 class AloneRunner:
@@ -137,6 +142,37 @@ class AloneRunner:
             scored.append(Scored(tuple(logprob for logprob, weight in learnt if weight > 0)))
             yield
         return scored
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        return _through(self._adapters, owner, self._ranked(prompt, count))
+
+    def _ranked(self, prompt: Sequence[int], count: int) -> Generator[None, None, list[list[Ranked]]]:
+        """Pieces as long as their logits may be."""
+        ids = torch.tensor([prompt], device=self._device)
+        past, found = None, list[list[Ranked]]()
+        for start in range(0, len(prompt) - 1, ROWS):
+            wanted = ids[0, start + 1 : start + ROWS + 1]
+            with torch.inference_mode():
+                piece = ids[:, start : start + len(wanted)]
+                output = self._model(input_ids=piece, past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            found += ranked(output.logits[0], wanted, count)
+            yield
+        return found
+
+
+def _through(adapters: Adapters, owner: str, whole: Generator[None, None, T]) -> Generator[None, None, T]:
+    """`whole`, each of its forwards through the owner's adapter."""
+    while True:
+        with adapters.applied([(slice(None), owner)]):
+            try:
+                next(whole)
+            except StopIteration as ended:
+                value: T = ended.value
+                return value
+        yield
 
 
 def _rows(pieces: Sequence[Piece]) -> list[tuple[slice, str]]:

@@ -8,6 +8,7 @@ import torch
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
+from dialoop.engine.prompt_logprobs import Ranked
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
@@ -94,6 +95,12 @@ class Running:
     def score(self, rows: Sequence[Rendered], owner: str) -> Generator[None, None, list[Scored]]:
         """Log-probabilities of what rows that begin alike learn; yields after each forward."""
         return self._runner.score(rows, owner, self._step_tokens)
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        """Log-probabilities of a prompt's tokens after the first; yields after each forward."""
+        return self._runner.prompt_logprobs(prompt, owner, count, self._step_tokens)
 
     def drop(self, gone: Callable[[Row], bool]) -> None:
         """Let go of rows and of their memory."""

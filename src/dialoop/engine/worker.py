@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dialoop.chat.render import Rendered
+from dialoop.engine.beside import Beside, SideJob
 from dialoop.engine.best import Best
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running, StepError
-from dialoop.types import Delta, Scored, Usage
+from dialoop.types import Delta, Usage
 
 Event = Sequence[Delta] | Exception
 
@@ -53,27 +51,18 @@ class Job:
         return Usage(len(first.prompt), sum(len(row.tokens) for row in self.rows), first.cached)
 
 
-@dataclass(eq=False, slots=True)
-class ScoreJob:
-    """Answers to one history; `result` takes what is found, from the worker's thread."""
-
-    rows: Sequence[Rendered]
-    owner: str
-    result: Future[list[Scored]] = field(default_factory=Future)
-
-
 class Lane:
     """One model's jobs; belongs to the worker's thread."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
         self._jobs: dict[Row, Job] = {}
-        self._scores: deque[tuple[ScoreJob, Generator[None, None, list[Scored]]]] = deque()
+        self._beside = Beside(running)
 
-    def add(self, job: Job | ScoreJob) -> None:
+    def add(self, job: Job | SideJob) -> None:
         """Queue a job; all rows of one in order."""
-        if isinstance(job, ScoreJob):
-            self._scores.append((job, self._running.score(job.rows, job.owner)))
+        if not isinstance(job, Job):
+            self._beside.add(job)
             return
         for row in job.rows:
             self._jobs[row] = job
@@ -81,14 +70,14 @@ class Lane:
 
     @property
     def busy(self) -> bool:
-        return bool(self._jobs or self._scores)
+        return bool(self._jobs) or self._beside.busy
 
     def advance(self) -> None:
         """One step, cancelled jobs let go first; a failure ends the jobs that took part in it, no others.
 
-        Scoring goes on beside it, one forward at a time.
+        Side jobs go on beside it, one forward at a time.
         """
-        self._score()
+        self._beside.advance()
         self._forget_cancelled()
         try:
             said = self._running.advance()
@@ -108,22 +97,7 @@ class Lane:
     def close(self, error: Exception) -> None:
         """End every job, the waiting ones too."""
         self._fail(list(self._jobs), error)
-        for job, _ in self._scores:
-            job.result.set_exception(error)
-
-    def _score(self) -> None:
-        if not self._scores:
-            return
-        job, work = self._scores[0]
-        try:
-            if not job.result.cancelled():
-                next(work)
-                return
-        except StopIteration as ended:
-            job.result.set_result(ended.value)
-        except Exception as error:
-            job.result.set_exception(error)
-        self._scores.popleft()
+        self._beside.close(error)
 
     def _forget_cancelled(self) -> None:
         if any(job.cancelled for job in self._jobs.values()):
@@ -141,13 +115,13 @@ class Worker:
 
     def __init__(self, models: Mapping[int, Running]) -> None:
         self._lanes = {key: Lane(running) for key, running in models.items()}
-        self._inbox: list[tuple[int, Job | ScoreJob]] = []
+        self._inbox: list[tuple[int, Job | SideJob]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="dialoop-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, model: int, job: Job | ScoreJob) -> None:
+    def submit(self, model: int, job: Job | SideJob) -> None:
         """Queue a job. Raises RuntimeError after `close`."""
         with self._changed:
             if self._closing:

@@ -152,8 +152,18 @@ class PagedBody:
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
         """(len(rows), V) float32, after those rows of `token_ids`, (T,), the tokens of all spans."""
+        return self.head(self.hidden(token_ids, step)[rows])
+
+    @torch.inference_mode()
+    def hidden(self, token_ids: Tensor, step: Step) -> Tensor:
+        """(T, D): the last hidden states of the tokens of all spans."""
         with self._attention():
-            return head_logits(self._model, self._hidden(token_ids, step)[rows]).float()
+            return self._hidden(token_ids, step)
+
+    @torch.inference_mode()
+    def head(self, hidden: Tensor) -> Tensor:
+        """(N, D) -> (N, V) float32."""
+        return head_logits(self._model, hidden).float()
 
     @contextmanager
     def _attention(self) -> Iterator[None]:

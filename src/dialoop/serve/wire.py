@@ -22,6 +22,7 @@ from dialoop.types import (
     Delta,
     Grammar,
     Message,
+    RankedLogprob,
     Sampling,
     Served,
     TokenLogprob,
@@ -43,11 +44,12 @@ _PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
 
 @dataclass(frozen=True, slots=True)
 class ParsedChat:
-    """A chat completion request, read."""
+    """A chat completion request, read. echo: what each answer begins with."""
 
     request: ChatRequest
     stream: bool
     include_usage: bool
+    echo: str = ""
 
 
 def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
@@ -67,7 +69,8 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
     request = ChatRequest(chat.model, Conversation(messages), _sampling(chat))
     usage = chat.stream_options is not None and chat.stream_options.include_usage
-    return ParsedChat(request, chat.stream, usage)
+    echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
+    return ParsedChat(request, chat.stream, usage, echoed)
 
 
 def _refuse_unless_neutral(name: str, value: Any) -> None:
@@ -164,14 +167,16 @@ def _sampling(chat: ChatBody) -> Sampling:
             param="min_tokens",
         )
     _check_best_of(chat)
+    if chat.stream and chat.prompt_logprobs is not None:
+        raise RequestError("prompt_logprobs came with stream: leave one out", param="prompt_logprobs")
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
     grammar = _grammar(chat)
     if grammar is not None and chat.min_tokens:
         raise RequestError("min_tokens came with a format for the answer: leave one out", param="min_tokens")
     same = (
-        "temperature", "top_p", "seed", "n", "best_of", "min_p", "typical_p", "presence_penalty",
-        "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos",
+        "temperature", "top_p", "seed", "n", "best_of", "prompt_logprobs", "min_p", "typical_p",
+        "presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos",
     )  # fmt: skip
     return Sampling(
         **{name: getattr(chat, name) for name in same},
@@ -246,10 +251,14 @@ def _schema(schema: Mapping[str, Any]) -> Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The identity of one response; makes its body or its chunks. logprobs: they were asked for."""
+    """The identity of one response; makes its body or its chunks.
+
+    logprobs: they were asked for.  echo: what each answer begins with.
+    """
 
     model: str
     logprobs: bool = False
+    echo: str = ""
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -258,21 +267,27 @@ class Reply:
         choices: list[dict[str, Any]] = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
+                "message": self._message(answer),
                 "logprobs": self._told(answer.logprobs),
                 "finish_reason": answer.finish_reason,
             }
             for index, answer in enumerate(answers)
         ]
+        told = prompt_to_openai(answers[0].prompt_logprobs)
         return {
             **self._head("chat.completion"),
             "choices": choices,
             "usage": usage_to_openai(answers[0].usage),
+            **({"prompt_logprobs": told} if told else {}),
         }
 
+    def _message(self, answer: Answer) -> dict[str, Any]:
+        text = self.echo + answer.text
+        return {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+
     def opening(self, index: int) -> dict[str, Any]:
-        """The first chunk of an answer: its role."""
-        return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None)
+        """The first chunk of an answer: its role, and what it begins with."""
+        return self._chunk(index, {"role": "assistant", "content": self.echo, "refusal": None}, None)
 
     def chunks(self, delta: Delta) -> list[dict[str, Any]]:
         """A delta's text and its end, each a chunk."""
@@ -319,6 +334,16 @@ def _token(told: TokenLogprob) -> dict[str, Any]:
     """OpenAI's floor for what is next to impossible is -9999."""
     text = told.data.decode("utf-8", "replace")
     return {"token": text, "logprob": max(told.logprob, -9999.0), "bytes": list(told.data)}
+
+
+def prompt_to_openai(places: tuple[tuple[RankedLogprob, ...], ...]) -> list[dict[str, Any] | None]:
+    """vLLM's extension: for each token of the prompt {token id: {logprob, rank, decoded_token}}."""
+    return [{str(each.token_id): _ranked(each) for each in place} or None for place in places]
+
+
+def _ranked(each: RankedLogprob) -> dict[str, Any]:
+    text = each.data.decode("utf-8", "replace")
+    return {"logprob": max(each.logprob, -9999.0), "rank": each.rank, "decoded_token": text}
 
 
 def usage_to_openai(usage: Usage) -> dict[str, Any]:
