@@ -237,12 +237,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens."""
+    """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
+
+    kind: decoders answer and embed, encoders embed only.
+    """
 
     name: str
     created: int
     context: int
     owner: str = "dialoop"
+    kind: Literal["decoder", "encoder"] = "decoder"
 
 
 @runtime_checkable
@@ -296,6 +300,32 @@ class Score(Protocol):
     async def score(
         self, model: str, history: Conversation, answers: Sequence[str]
     ) -> tuple[Scored, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """vectors: one a text, in order.  prompt_tokens: read for all of them."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    prompt_tokens: int
+
+
+@runtime_checkable
+class Embed(Protocol):
+    """Turns texts, or their token ids, into vectors.
+
+    normalize: to length 1.  dimensions: of a vector, None = all; RequestError where the model was not trained
+    to have its vectors cut.  A text beyond the model's context is refused, never cut off.
+    """
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded: ...
 
 
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dialoop.engine.loaded import LoadedModel
+    from dialoop.engine.loaded import Loaded
     from dialoop.types import Served
 
 SHIPPED = "dialoop-base"
@@ -52,7 +52,7 @@ def serve(
         Server(app).run(sockets=[listening])
 
 
-def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, LoadedModel]:
+def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, Loaded]:
     """The named models, loaded, by the names they are served under. Raises StoreError or ModelError."""
     from dataclasses import replace
 
@@ -75,9 +75,13 @@ def served_name(name: str) -> str:
 def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     """One line with the address, and a command to paste."""
     names = ", ".join(f"{each.name} ({each.context} tokens)" for each in served)
-    body = {"model": served[0].name, "messages": [{"role": "user", "content": "Hello!"}]}
+    body: dict[str, object] = {"model": served[0].name}
+    if served[0].kind == "encoder":
+        route, body["input"] = "embeddings", "Hello!"
+    else:
+        route, body["messages"] = "chat/completions", [{"role": "user", "content": "Hello!"}]
     key = ' -H "Authorization: Bearer $DIALOOP_API_KEY"' if keyed else ""
     return (
         f"Serving {names} on {url}/v1\n"
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
+        f"curl {url}/v1/{route} -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
     )

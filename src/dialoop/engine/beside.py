@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.embed import EncoderRunning, Vectors, Wanted
 from dialoop.engine.prompt_logprobs import Ranked
 from dialoop.engine.running import Running
 from dialoop.types import Scored
@@ -21,7 +22,7 @@ class SideJob(Protocol):
     @property
     def result(self) -> Future[Any]: ...
 
-    def begin(self, running: Running, /) -> Generator[None, None, Any]: ...
+    def begin(self, running: Any, /) -> Generator[None, None, Any]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -51,10 +52,32 @@ class PromptJob:
         return running.prompt_logprobs(self.prompt, self.owner, self.count)
 
 
+class Embeds(Protocol):
+    """A model that turns texts into vectors."""
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, /
+    ) -> Generator[None, None, Vectors]: ...
+
+
+@dataclass(eq=False, slots=True)
+class EmbedJob:
+    """Texts, as token ids."""
+
+    texts: Sequence[Sequence[int]]
+    owner: str
+    wanted: Wanted
+    result: Future[Vectors] = field(default_factory=Future)
+
+    def begin(self, running: Embeds) -> Generator[None, None, Vectors]:
+        """A vector for each text."""
+        return running.embed(self.texts, self.owner, self.wanted)
+
+
 class Beside:
     """The side jobs of one model, in the order of their arrival; belongs to the worker's thread."""
 
-    def __init__(self, running: Running) -> None:
+    def __init__(self, running: Running | EncoderRunning) -> None:
         self._running = running
         self._jobs: deque[tuple[SideJob, Generator[None, None, Any]]] = deque()
 
@@ -62,7 +85,7 @@ class Beside:
     def busy(self) -> bool:
         return bool(self._jobs)
 
-    def add(self, job: SideJob) -> None:
+    def beside(self, job: SideJob) -> None:
         """Queue a job."""
         self._jobs.append((job, job.begin(self._running)))
 

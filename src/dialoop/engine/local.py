@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from dialoop.chat.render import Rendered, render, render_prompt
-from dialoop.engine.beside import PromptJob, ScoreJob
+from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob
 from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
-from dialoop.engine.loaded import LoadedModel
+from dialoop.engine.embed import EncoderRunning, Reader
+from dialoop.engine.loaded import Loaded, LoadedEncoder, LoadedModel
 from dialoop.engine.prompt_logprobs import told
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
 from dialoop.engine.worker import Event, Job, Worker
-from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
-from dialoop.types import ChatRequest, Conversation, Delta, Message, RankedLogprob, Sampling, Scored, Served
+from dialoop.errors import (
+    ContextLengthError,
+    OverloadedError,
+    RequestError,
+    UnknownModelError,
+    UnsupportedError,
+    echo,
+)
+from dialoop.types import (
+    ChatRequest,
+    Conversation,
+    Delta,
+    Embedded,
+    Message,
+    RankedLogprob,
+    Sampling,
+    Scored,
+    Served,
+)
 
 
 class LocalEngine:
-    """Answers with the models that it was given; implements `dialoop.types.Engine`
-    and `Score`.
+    """Answers with the models that it was given; implements `dialoop.types.Engine`, `Score` and `Embed`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
@@ -34,7 +53,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        models: Mapping[str, LoadedModel],
+        models: Mapping[str, Loaded],
         *,
         max_rows: int = 32,
         max_open: int = 256,
@@ -42,16 +61,23 @@ class LocalEngine:
         cache_tokens: int | None = None,
     ) -> None:
         self._models = dict(models)
-        self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
+        self._readers: dict[Path, Reader] = {}
+        decoders = [loaded for loaded in models.values() if isinstance(loaded, LoadedModel)]
+        self._grammars = {
+            tokenizer: Grammars(tokenizer) for tokenizer in {loaded.tokenizer for loaded in decoders}
+        }
         self._max_open = max_open
         self._open = 0
-        running = {
+        running: dict[int, Running | EncoderRunning] = {
             id(loaded.model): Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
             )
-            for loaded in models.values()
+            for loaded in decoders
         }  # fmt: skip
+        for loaded in models.values():
+            if isinstance(loaded, LoadedEncoder):
+                running[id(loaded.model)] = EncoderRunning(loaded.model, step_tokens=step_tokens)
         self._worker = Worker(running)
 
     def models(self) -> tuple[Served, ...]:
@@ -64,18 +90,14 @@ class LocalEngine:
         Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
         first delta.
         """
-        if request.model not in self._models:
-            raise UnknownModelError(request.model, self._models)
-        if self._open >= self._max_open:
-            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
-        self._open += 1
-        try:
-            rows = await asyncio.to_thread(self._rows, request)
-            prompt = await self._prompt_logprobs(request, rows[0])
+        loaded = self._decoder(request.model)
+        with self._place():
+            rows = await asyncio.to_thread(self._rows, request, loaded)
+            prompt = await self._prompt_logprobs(request.sampling, rows[0], loaded)
             events: asyncio.Queue[Event] = asyncio.Queue()
             sampling = request.sampling
             job = Job(rows, _sender(events), Best(sampling.n) if sampling.made > sampling.n else None)
-            self._worker.submit(id(self._models[request.model].model), job)
+            self._worker.submit(id(loaded.model), job)
             try:
                 usage = None
                 while usage is None:
@@ -85,29 +107,83 @@ class LocalEngine:
                         prompt = ()
             finally:
                 job.cancelled = True
-        finally:
-            self._open -= 1
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """log P(answer | history) of each answer. Raises as `chat` does."""
-        if model not in self._models:
-            raise UnknownModelError(model, self._models)
+        loaded = self._decoder(model)
         if not answers:
             return ()
-        loaded = self._models[model]
-        rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
-        job = ScoreJob(rows, loaded.adapter)
-        self._worker.submit(id(loaded.model), job)
-        scored = await asyncio.wrap_future(job.result)
-        return tuple(scored)
+        with self._place():
+            rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
+            job = ScoreJob(rows, loaded.adapter)
+            self._worker.submit(id(loaded.model), job)
+            scored = await asyncio.wrap_future(job.result)
+            return tuple(scored)
 
-    async def _prompt_logprobs(self, request: ChatRequest, row: Row) -> tuple[tuple[RankedLogprob, ...], ...]:
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded:
+        """A vector for each text, by the pooling that the model's directory asks for; mean where by none.
+
+        Raises UnknownModelError, OverloadedError, ModelError, ContextLengthError or RequestError.
+        """
+        loaded = self._loaded(model)
+        with self._place():
+            reader = await asyncio.to_thread(self._reader, loaded)
+            wanted = reader.wanted(normalize, dimensions)
+            ids = await asyncio.to_thread(reader.ids, texts)
+            job = EmbedJob(ids, "" if isinstance(loaded, LoadedEncoder) else loaded.adapter, wanted)
+            self._worker.submit(id(loaded.model), job)
+            vectors = await asyncio.wrap_future(job.result)
+            return Embedded(tuple(map(tuple, vectors)), sum(map(len, ids)))
+
+    def _loaded(self, name: str) -> Loaded:
+        if name not in self._models:
+            raise UnknownModelError(name, self._models)
+        return self._models[name]
+
+    def _decoder(self, name: str) -> LoadedModel:
+        loaded = self._loaded(name)
+        if isinstance(loaded, LoadedEncoder):
+            raise UnsupportedError(
+                f"model {echo(name)} is an encoder, which embeds and answers nothing: ask another model",
+                param="model",
+            )
+        return loaded
+
+    def _reader(self, loaded: Loaded) -> Reader:
+        """Read when it is first asked for: most decoders never embed."""
+        if isinstance(loaded, LoadedEncoder):
+            return loaded.reader
+        if loaded.folder not in self._readers:
+            config: Any = loaded.model.config
+            size = int(config.get_text_config().hidden_size)
+            self._readers[loaded.folder] = Reader.load(loaded.folder, loaded.served.context, size)
+        return self._readers[loaded.folder]
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the requests that may be open."""
+        if self._open >= self._max_open:
+            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+    async def _prompt_logprobs(
+        self, sampling: Sampling, row: Row, loaded: LoadedModel
+    ) -> tuple[tuple[RankedLogprob, ...], ...]:
         """() where they are not asked for."""
-        count = request.sampling.prompt_logprobs
-        if count is None:
+        if sampling.prompt_logprobs is None:
             return ()
-        loaded = self._models[request.model]
-        job = PromptJob(row.prompt, loaded.adapter, count)
+        job = PromptJob(row.prompt, loaded.adapter, sampling.prompt_logprobs)
         self._worker.submit(id(loaded.model), job)
         places = await asyncio.wrap_future(job.result)
         return await asyncio.to_thread(told, places, loaded.tokenizer)
@@ -116,19 +192,13 @@ class LocalEngine:
         """End the thread; open requests get an error."""
         await asyncio.to_thread(self._worker.close)
 
-    def _prompt(self, request: ChatRequest) -> tuple[int, ...]:
-        loaded = self._models[request.model]
-        prompt = render_prompt(request.conversation, loaded.tokenizer)
+    def _rows(self, request: ChatRequest, loaded: LoadedModel) -> list[Row]:
+        sampling, prompt = request.sampling, render_prompt(request.conversation, loaded.tokenizer)
         if len(prompt) > loaded.served.context:
             raise ContextLengthError(len(prompt), loaded.served.context)
-        return prompt
-
-    def _rows(self, request: ChatRequest) -> list[Row]:
-        loaded, sampling = self._models[request.model], request.sampling
-        prompt = self._prompt(request)
         _check_ids(sampling, loaded.tokenizer.vocab_size)
         limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
-        grammars = self._grammars[request.model]
+        grammars = self._grammars[loaded.tokenizer]
         return [
             Row(
                 prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.embed import Vectors, Wanted, embed_by_decoder
 from dialoop.engine.prompt_logprobs import ROWS, Ranked, prompt_logprobs, ranked
 from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.engine.score import answers_to_one_history
@@ -50,6 +51,12 @@ class Runner(Protocol):
         self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
     ) -> Generator[None, None, list[list[Ranked]]]:
         """Each token of a prompt after the first, and the best in its place; yields after each forward."""
+        ...
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        """Vectors of texts; yields after each forward."""
         ...
 
 
@@ -100,6 +107,11 @@ class PagedRunner:
     ) -> Generator[None, None, list[list[Ranked]]]:
         return _through(self._adapters, owner, prompt_logprobs(self._body, prompt, count, step_tokens))
 
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        return _through(self._adapters, owner, embed_by_decoder(self._body, texts, wanted, step_tokens))
+
 
 class AloneRunner:
     """Each sequence over a cache that transformers keeps: for architectures whose past is no attention's."""
@@ -147,6 +159,21 @@ class AloneRunner:
         self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
     ) -> Generator[None, None, list[list[Ranked]]]:
         return _through(self._adapters, owner, self._ranked(prompt, count))
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        return _through(self._adapters, owner, self._vectors(texts, wanted))
+
+    def _vectors(self, texts: Sequence[Sequence[int]], wanted: Wanted) -> Generator[None, None, Vectors]:
+        decoder: Any = self._model.get_decoder()  # type: ignore[operator]
+        found: Vectors = []
+        for text in texts:
+            with torch.inference_mode():
+                output = decoder(input_ids=torch.tensor([text], device=self._device), use_cache=False)
+            found += wanted.of(output.last_hidden_state[0], [len(text)])
+            yield
+        return found
 
     def _ranked(self, prompt: Sequence[int], count: int) -> Generator[None, None, list[list[Ranked]]]:
         """Pieces as long as their logits may be."""

@@ -8,6 +8,7 @@ import torch
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
+from dialoop.engine.embed import Vectors, Wanted
 from dialoop.engine.prompt_logprobs import Ranked
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
@@ -101,6 +102,12 @@ class Running:
     ) -> Generator[None, None, list[list[Ranked]]]:
         """Log-probabilities of a prompt's tokens after the first; yields after each forward."""
         return self._runner.prompt_logprobs(prompt, owner, count, self._step_tokens)
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted
+    ) -> Generator[None, None, Vectors]:
+        """Vectors of texts; yields after each forward."""
+        return self._runner.embed(texts, owner, wanted, self._step_tokens)
 
     def drop(self, gone: Callable[[Row], bool]) -> None:
         """Let go of rows and of their memory."""

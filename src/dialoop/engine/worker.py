@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from dialoop.engine.beside import Beside, SideJob
 from dialoop.engine.best import Best
+from dialoop.engine.embed import EncoderRunning
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running, StepError
 from dialoop.types import Delta, Usage
@@ -59,11 +60,12 @@ class Lane:
         self._jobs: dict[Row, Job] = {}
         self._beside = Beside(running)
 
-    def add(self, job: Job | SideJob) -> None:
+    def beside(self, job: SideJob) -> None:
+        """Queue a side job."""
+        self._beside.beside(job)
+
+    def add(self, job: Job) -> None:
         """Queue a job; all rows of one in order."""
-        if not isinstance(job, Job):
-            self._beside.add(job)
-            return
         for row in job.rows:
             self._jobs[row] = job
             self._running.add(row)
@@ -113,8 +115,11 @@ class Lane:
 class Worker:
     """Runs the lanes in turn while they have rows, and sleeps when none has."""
 
-    def __init__(self, models: Mapping[int, Running]) -> None:
-        self._lanes = {key: Lane(running) for key, running in models.items()}
+    def __init__(self, models: Mapping[int, Running | EncoderRunning]) -> None:
+        self._lanes: dict[int, Lane | Beside] = {
+            key: Lane(running) if isinstance(running, Running) else Beside(running)
+            for key, running in models.items()
+        }
         self._inbox: list[tuple[int, Job | SideJob]] = []
         self._changed = threading.Condition()
         self._closing = False
@@ -152,5 +157,10 @@ class Worker:
             arrived, self._inbox = self._inbox, []
             closing = self._closing
         for model, job in arrived:
-            self._lanes[model].add(job)
+            lane = self._lanes[model]
+            if isinstance(job, Job):
+                assert isinstance(lane, Lane), "encoders answer nothing"
+                lane.add(job)
+            else:
+                lane.beside(job)
         return closing

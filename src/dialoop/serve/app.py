@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI
 from dialoop import __version__
 from dialoop.errors import UnknownModelError
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
@@ -42,6 +43,7 @@ def make_app(
         redirect_slashes=False,
     )  # fmt: skip
     app.include_router(chat_routes(engine, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
+    app.include_router(embedding_routes(engine, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes())
     _describe(app, body_definitions())

@@ -63,7 +63,7 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     try:
         chat = ChatBody.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(dict(error.errors(include_url=False)[0])) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
     if chat.stream_options is not None and not chat.stream:
         raise RequestError("stream_options came without stream: set stream to true", param="stream_options")
     messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
@@ -86,7 +86,7 @@ def _nearest(name: str, known: list[str]) -> str:
     return close if "did you mean" in close else ": see /openapi.json for the fields that there are"
 
 
-def _refusal(problem: Mapping[str, Any]) -> RequestError:
+def refusal(problem: Mapping[str, Any]) -> RequestError:
     """What pydantic found, in three parts and without content."""
     path = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
     nested = NESTED.get(path[0])
