@@ -328,6 +328,19 @@ class Embed(Protocol):
     ) -> Embedded: ...
 
 
+@runtime_checkable
+class Load(Protocol):
+    """Takes adapters of its models in and lets them go while it serves.
+
+    One version of an adapter answers a whole request: the one that was loaded when the request came.
+    pinned: it never leaves memory.
+    """
+
+    async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     """The whole answers, by index, of a stream of deltas."""
     texts: dict[int, list[str]] = {}

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from dialoop.engine.loaded import open_model, open_models
 from dialoop.engine.local import LocalEngine
 from dialoop.errors import ModelError
-from dialoop.models.adapters import Adapters, read_factors
+from dialoop.models.adapters import Adapters
 from dialoop.types import Answer, ChatRequest, Conversation, Message, ModelRef, Sampling, fold
 from tests.tiny import tiny_model
 
@@ -103,7 +103,7 @@ async def test_an_adapter_that_changes_more_has_a_base_of_its_own(
 ) -> None:
     more = ModelRef("more", tiny_model(), write_adapter(tmp_path / "more", 3, **changes))
     with pytest.raises(ModelError):
-        read_factors(more.adapter or tmp_path, open_model(refs[0]).model)
+        Adapters(open_model(refs[0]).model).read(more.adapter or tmp_path)
     opened = open_models([*refs[:2], more])
     assert len({id(loaded.model) for loaded in opened.values()}) == 3
     assert list(opened) == ["base", "first", "more"]
@@ -115,7 +115,7 @@ def test_an_adapter_that_is_removed_leaves_the_model_as_it_was(refs: list[ModelR
     with torch.inference_mode():
         before = model(ids).logits
         adapters = Adapters(model)
-        adapters.add("first", refs[1].adapter or Path())
+        adapters.add("first", adapters.read(refs[1].adapter or Path()))
         with adapters.applied([(slice(0, 5), "first")]):
             assert not torch.equal(model(ids).logits, before)
         assert torch.equal(model(ids).logits, before)

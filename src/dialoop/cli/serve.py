@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dialoop.engine.loaded import Loaded
-    from dialoop.types import Served
+    from dialoop.serve.adapters import AdapterFolders
+    from dialoop.types import ModelRef, Served
 
 SHIPPED = "dialoop-base"
 
@@ -36,6 +36,13 @@ def serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Answers decoded side by side, by model.")] = 32,
     max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
+    adapter_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Let requests load adapters from here and the home, and unload them."),
+    ] = None,
+    adapter_memory: Annotated[
+        int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
+    ] = 1024,
 ) -> None:
     """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first."""
     from dialoop.serve.server import Server, bind, hosts_for, url_of
@@ -46,8 +53,13 @@ def serve(
         from dialoop.serve.app import make_app
 
         models = open_models(context.obj, model or [SHIPPED], max_model_len)
-        engine = LocalEngine(models, max_rows=max_rows, max_open=max_open)
-        app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
+        engine = LocalEngine(
+            models, max_rows=max_rows, max_open=max_open, adapter_memory=adapter_memory * 2**20
+        )
+        adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
+        app = make_app(
+            engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters
+        )
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])
 
@@ -65,10 +77,20 @@ def open_models(home: Path, names: list[str], max_model_len: int | None = None) 
     return loaded.open_models(named, context=max_model_len)
 
 
+def adapter_folders(home: Path, folders: list[Path]) -> AdapterFolders:
+    """The home and `folders`, whose adapters lie on the bases that they name."""
+    from dialoop.serve.adapters import AdapterFolders
+    from dialoop.store.registry import Store
+
+    def resolve(folder: Path) -> ModelRef:
+        with Store.open(home) as store:
+            return store.models.resolve(str(folder))
+
+    return AdapterFolders((home, *folders), resolve)
+
+
 def served_name(name: str) -> str:
     """What clients call a model: its registered name, or the last part of its directory's path."""
-    from pathlib import Path
-
     return Path(name).expanduser().resolve().name if "/" in name or name.startswith((".", "~")) else name
 
 

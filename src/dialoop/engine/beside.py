@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.embed import EncoderRunning, Vectors, Wanted
@@ -15,41 +15,7 @@ from dialoop.engine.prompt_logprobs import Ranked
 from dialoop.engine.running import Running
 from dialoop.types import Scored
 
-
-class SideJob(Protocol):
-    """`begin` gives the work, which yields after each forward; `result` takes what it returns."""
-
-    @property
-    def result(self) -> Future[Any]: ...
-
-    def begin(self, running: Any, /) -> Generator[None, None, Any]: ...
-
-
-@dataclass(eq=False, slots=True)
-class ScoreJob:
-    """Answers to one history."""
-
-    rows: Sequence[Rendered]
-    owner: str
-    result: Future[list[Scored]] = field(default_factory=Future)
-
-    def begin(self, running: Running) -> Generator[None, None, list[Scored]]:
-        """Log-probabilities of each row."""
-        return running.score(self.rows, self.owner)
-
-
-@dataclass(eq=False, slots=True)
-class PromptJob:
-    """A prompt, and how many of the best tokens in each place are told."""
-
-    prompt: Sequence[int]
-    owner: str
-    count: int
-    result: Future[list[list[Ranked]]] = field(default_factory=Future)
-
-    def begin(self, running: Running) -> Generator[None, None, list[list[Ranked]]]:
-        """Log-probabilities of each token after the first."""
-        return running.prompt_logprobs(self.prompt, self.owner, self.count)
+T = TypeVar("T")
 
 
 class Embeds(Protocol):
@@ -60,16 +26,67 @@ class Embeds(Protocol):
     ) -> Generator[None, None, Vectors]: ...
 
 
-@dataclass(eq=False, slots=True)
-class EmbedJob:
+@dataclass(eq=False)
+class SideJob(Generic[T]):
+    """`begin` gives the work, which yields after each forward; `result` takes what it returns.
+
+    owner: the adapter that it goes through.
+    """
+
+    owner: str
+    result: Future[T] = field(default_factory=Future, init=False)
+
+    def begin(self, running: Any, /) -> Generator[None, None, T]:
+        """The work on a model."""
+        raise NotImplementedError
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any more."""
+        return self.result.done()
+
+    def done(self, value: T) -> None:
+        """The result may be cancelled from another thread at any moment."""
+        with suppress(InvalidStateError):
+            self.result.set_result(value)
+
+    def fail(self, error: Exception) -> None:
+        """End it."""
+        with suppress(InvalidStateError):
+            self.result.set_exception(error)
+
+
+@dataclass(eq=False)
+class ScoreJob(SideJob[list[Scored]]):
+    """Answers to one history."""
+
+    rows: Sequence[Rendered]
+
+    def begin(self, running: Running, /) -> Generator[None, None, list[Scored]]:
+        """Log-probabilities of each row."""
+        return running.score(self.rows, self.owner)
+
+
+@dataclass(eq=False)
+class PromptJob(SideJob[list[list[Ranked]]]):
+    """A prompt, and how many of the best tokens in each place are told."""
+
+    prompt: Sequence[int]
+    count: int
+
+    def begin(self, running: Running, /) -> Generator[None, None, list[list[Ranked]]]:
+        """Log-probabilities of each token after the first."""
+        return running.prompt_logprobs(self.prompt, self.owner, self.count)
+
+
+@dataclass(eq=False)
+class EmbedJob(SideJob[Vectors]):
     """Texts, as token ids."""
 
     texts: Sequence[Sequence[int]]
-    owner: str
     wanted: Wanted
-    result: Future[Vectors] = field(default_factory=Future)
 
-    def begin(self, running: Embeds) -> Generator[None, None, Vectors]:
+    def begin(self, running: Embeds, /) -> Generator[None, None, Vectors]:
         """A vector for each text."""
         return running.embed(self.texts, self.owner, self.wanted)
 
@@ -79,13 +96,18 @@ class Beside:
 
     def __init__(self, running: Running | EncoderRunning) -> None:
         self._running = running
-        self._jobs: deque[tuple[SideJob, Generator[None, None, Any]]] = deque()
+        self._jobs: deque[tuple[SideJob[Any], Generator[None, None, Any]]] = deque()
 
     @property
     def busy(self) -> bool:
         return bool(self._jobs)
 
-    def beside(self, job: SideJob) -> None:
+    @property
+    def owners(self) -> set[str]:
+        """Of the jobs that are not done."""
+        return {job.owner for job, _ in self._jobs}
+
+    def add(self, job: SideJob[Any]) -> None:
         """Queue a job."""
         self._jobs.append((job, job.begin(self._running)))
 
@@ -94,20 +116,17 @@ class Beside:
         if not self._jobs:
             return
         job, work = self._jobs[0]
-        # The result may be cancelled from another thread at any moment.
-        with suppress(InvalidStateError):
-            try:
-                if not job.result.cancelled():
-                    next(work)
-                    return
-            except StopIteration as ended:
-                job.result.set_result(ended.value)
-            except Exception as error:
-                job.result.set_exception(error)
+        try:
+            if not job.cancelled:
+                next(work)
+                return
+        except StopIteration as ended:
+            job.done(ended.value)
+        except Exception as error:
+            job.fail(error)
         self._jobs.popleft()
 
     def close(self, error: Exception) -> None:
         """End every job."""
         for job, _ in self._jobs:
-            with suppress(InvalidStateError):
-                job.result.set_exception(error)
+            job.fail(error)

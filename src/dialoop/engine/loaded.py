@@ -25,7 +25,7 @@ class LoadedModel:
     """Weights, tokenizer and what the catalogue says of them.
 
     folder: the base's directory.  adapters: beside `model`, which other names share.  adapter: this name's
-    own, "" where it is the base.
+    own, "" where it is the base.  merged: an adapter is folded into the weights.
     """
 
     served: Served
@@ -34,6 +34,7 @@ class LoadedModel:
     folder: Path
     adapters: Adapters | None = None
     adapter: str = ""
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +62,8 @@ def open_model(ref: ModelRef, *, created: int | None = None, context: int | None
         created=int(time.time()) if created is None else created,
         context=min(context or longest, longest),
     )
-    return LoadedModel(served, model, ChatTokenizer.load(ref.base), ref.base)
+    tokenizer = ChatTokenizer.load(ref.base)
+    return LoadedModel(served, model, tokenizer, ref.base, merged=ref.adapter is not None)
 
 
 def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
@@ -100,7 +102,7 @@ def _beside_one_base(family: Sequence[ModelRef], context: int | None) -> dict[st
     try:
         for ref in family:
             if ref.adapter is not None:
-                adapters.add(ref.name, ref.adapter)
+                adapters.add(ref.name, adapters.read(ref.adapter))
     except ModelError:
         return None
     return {

@@ -16,6 +16,7 @@ from dialoop.engine.constrain import Grammars
 from dialoop.engine.embed import EncoderRunning, Reader
 from dialoop.engine.loaded import Loaded, LoadedEncoder, LoadedModel
 from dialoop.engine.prompt_logprobs import told
+from dialoop.engine.roster import Roster
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
 from dialoop.engine.worker import Event, Job, Worker
@@ -23,9 +24,6 @@ from dialoop.errors import (
     ContextLengthError,
     OverloadedError,
     RequestError,
-    UnknownModelError,
-    UnsupportedError,
-    echo,
 )
 from dialoop.types import (
     ChatRequest,
@@ -33,6 +31,7 @@ from dialoop.types import (
     Delta,
     Embedded,
     Message,
+    ModelRef,
     RankedLogprob,
     Sampling,
     Scored,
@@ -41,14 +40,15 @@ from dialoop.types import (
 
 
 class LocalEngine:
-    """Answers with the models that it was given; implements `dialoop.types.Engine`, `Score` and `Embed`.
+    """Answers with the models that it was given; implements the protocols of `dialoop.types`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
     max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
     refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
     cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
-    where memory ends.
+    where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
+    pinned; the longest unused leave memory, and requests wait where all are in use.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class LocalEngine:
         max_open: int = 256,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
+        adapter_memory: int = 2**30,
     ) -> None:
-        self._models = dict(models)
         self._readers: dict[Path, Reader] = {}
         decoders = [loaded for loaded in models.values() if isinstance(loaded, LoadedModel)]
         self._grammars = {
@@ -78,11 +78,13 @@ class LocalEngine:
         for loaded in models.values():
             if isinstance(loaded, LoadedEncoder):
                 running[id(loaded.model)] = EncoderRunning(loaded.model, step_tokens=step_tokens)
-        self._worker = Worker(running)
+        self._worker = Worker(running, adapter_memory)
+        adapters = {key: each.adapters for key, each in running.items() if isinstance(each, Running)}
+        self._roster = Roster(models, adapters, self._worker.submit, adapter_memory)
 
     def models(self) -> tuple[Served, ...]:
         """The models, by name."""
-        return tuple(self._models[name].served for name in sorted(self._models))
+        return self._roster.served()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The answers' deltas; closing the generator frees its rows at once.
@@ -90,16 +92,20 @@ class LocalEngine:
         Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
         first delta.
         """
-        loaded = self._decoder(request.model)
+        loaded = self._roster.decoder(request.model)
         with self._place():
             rows = await asyncio.to_thread(self._rows, request, loaded)
-            prompt = await self._prompt_logprobs(request.sampling, rows[0], loaded)
             events: asyncio.Queue[Event] = asyncio.Queue()
             sampling = request.sampling
+            # Nothing waits from here to the last job of the request: one version of an adapter answers it.
+            adapter = self._roster.adapter(request.model, loaded)
+            for row in rows:
+                row.owner = adapter
             job = Job(rows, _sender(events), Best(sampling.n) if sampling.made > sampling.n else None)
+            reading = self._read_prompt(sampling, rows[0], loaded)
             self._worker.submit(id(loaded.model), job)
             try:
-                usage = None
+                prompt, usage = await _prompt_logprobs(reading, loaded), None
                 while usage is None:
                     for delta in _deltas(await events.get()):
                         usage = delta.usage
@@ -110,12 +116,12 @@ class LocalEngine:
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """log P(answer | history) of each answer. Raises as `chat` does."""
-        loaded = self._decoder(model)
+        loaded = self._roster.decoder(model)
         if not answers:
             return ()
         with self._place():
             rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
-            job = ScoreJob(rows, loaded.adapter)
+            job = ScoreJob(self._roster.adapter(model, loaded), rows)
             self._worker.submit(id(loaded.model), job)
             scored = await asyncio.wrap_future(job.result)
             return tuple(scored)
@@ -132,29 +138,23 @@ class LocalEngine:
 
         Raises UnknownModelError, OverloadedError, ModelError, ContextLengthError or RequestError.
         """
-        loaded = self._loaded(model)
+        loaded = self._roster.loaded(model)
         with self._place():
             reader = await asyncio.to_thread(self._reader, loaded)
             wanted = reader.wanted(normalize, dimensions)
             ids = await asyncio.to_thread(reader.ids, texts)
-            job = EmbedJob(ids, "" if isinstance(loaded, LoadedEncoder) else loaded.adapter, wanted)
+            job = EmbedJob(self._roster.adapter(model, loaded), ids, wanted)
             self._worker.submit(id(loaded.model), job)
             vectors = await asyncio.wrap_future(job.result)
             return Embedded(tuple(map(tuple, vectors)), sum(map(len, ids)))
 
-    def _loaded(self, name: str) -> Loaded:
-        if name not in self._models:
-            raise UnknownModelError(name, self._models)
-        return self._models[name]
+    async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
+        """Serve an adapter of a served base under `ref.name`, or a new version of it; as `Roster.load`."""
+        return await self._roster.load(ref, pinned=pinned)
 
-    def _decoder(self, name: str) -> LoadedModel:
-        loaded = self._loaded(name)
-        if isinstance(loaded, LoadedEncoder):
-            raise UnsupportedError(
-                f"model {echo(name)} is an encoder, which embeds and answers nothing: ask another model",
-                param="model",
-            )
-        return loaded
+    async def unload(self, name: str) -> None:
+        """Serve an adapter no longer; as `Roster.unload`."""
+        self._roster.unload(name)
 
     def _reader(self, loaded: Loaded) -> Reader:
         """Read when it is first asked for: most decoders never embed."""
@@ -177,16 +177,13 @@ class LocalEngine:
         finally:
             self._open -= 1
 
-    async def _prompt_logprobs(
-        self, sampling: Sampling, row: Row, loaded: LoadedModel
-    ) -> tuple[tuple[RankedLogprob, ...], ...]:
-        """() where they are not asked for."""
+    def _read_prompt(self, sampling: Sampling, row: Row, loaded: LoadedModel) -> PromptJob | None:
+        """None where the prompt's log-probabilities are not asked for."""
         if sampling.prompt_logprobs is None:
-            return ()
-        job = PromptJob(row.prompt, loaded.adapter, sampling.prompt_logprobs)
+            return None
+        job = PromptJob(row.owner, row.prompt, sampling.prompt_logprobs)
         self._worker.submit(id(loaded.model), job)
-        places = await asyncio.wrap_future(job.result)
-        return await asyncio.to_thread(told, places, loaded.tokenizer)
+        return job
 
     async def aclose(self) -> None:
         """End the thread; open requests get an error."""
@@ -201,11 +198,20 @@ class LocalEngine:
         grammars = self._grammars[loaded.tokenizer]
         return [
             Row(
-                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
+                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
             for i in range(sampling.made)
         ]  # fmt: skip
+
+
+async def _prompt_logprobs(
+    job: PromptJob | None, loaded: LoadedModel
+) -> tuple[tuple[RankedLogprob, ...], ...]:
+    if job is None:
+        return ()
+    places = await asyncio.wrap_future(job.result)
+    return await asyncio.to_thread(told, places, loaded.tokenizer)
 
 
 def _scored_rows(history: Conversation, answers: Sequence[str], loaded: LoadedModel) -> list[Rendered]:

@@ -37,7 +37,8 @@ class Running:
         adapters: Adapters | None = None,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
-        self._runner = runner_of(model, blocks, adapters)
+        self.adapters = adapters or Adapters(model)
+        self._runner = runner_of(model, blocks, self.adapters)
         self._scheduler = Scheduler(
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,8 +35,21 @@ class Factors:
     b: Tensor
 
 
-def read_factors(folder: Path, model: nn.Module) -> dict[str, Factors]:
-    """The factors of a PEFT LoRA directory by the path of their layer, on the model's device and type.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """An adapter in memory: factors by the path of their layer, and the sha256 of their files."""
+
+    layers: Mapping[str, Factors]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(each.a.nbytes + each.b.nbytes for each in self.layers.values())
+
+
+def read_lora(folder: Path, layers: Mapping[str, nn.Module]) -> Lora:
+    """A PEFT LoRA directory for a model of these layers, on their device and in their type.
 
     Raises ModelError where the adapter changes more than linear layers inside the decoder, or does not fit:
     such a one is served merged into a base of its own.
@@ -44,13 +59,17 @@ def read_factors(folder: Path, model: nn.Module) -> dict[str, Factors]:
     if config["peft_type"] != "LORA" or config.get("bias", "none") != "none" or more:
         raise ModelError(f"{folder}: {', '.join(more) or config['peft_type']}: not a plain LoRA adapter")
     found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(check_adapter(folder)).items():
+    raw = check_adapter(folder).read_bytes()
+    for name, tensor in load(raw).items():
         match = _NAME.fullmatch(name)
         if match is None:
             raise ModelError(f"{folder}: tensor {name} is no factor of a linear layer")
         found.setdefault(match["path"], {})[match["factor"]] = tensor
-    layers = dict(model.named_modules())
-    return {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()}
+    digest = sha256(json.dumps(config, sort_keys=True).encode() + raw).hexdigest()
+    return Lora(
+        {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()},
+        digest,
+    )
 
 
 def _factors(
@@ -70,17 +89,25 @@ class Adapters:
     """The adapters beside one model. Their layers are watched by hooks; the model's weights stay its own."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._adapters: dict[str, dict[str, Factors]] = {}
+        self._layers = dict(model.named_modules())
+        self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
-        self._rows: Sequence[tuple[slice, dict[str, Factors]]] = ()
+        self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
 
-    def add(self, name: str, folder: Path) -> None:
-        """Load an adapter. Raises ModelError as `read_factors` does."""
-        self._adapters[name] = read_factors(folder, self._model)
-        layers = dict(self._model.named_modules())
-        for path in self._adapters[name].keys() - self._hooks.keys():
-            self._hooks[path] = layers[path].register_forward_hook(self._hook(path))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those in memory."""
+        return tuple(self._adapters)
+
+    def read(self, folder: Path) -> Lora:
+        """An adapter that fits, from its directory, in any thread. Raises ModelError as `read_lora`."""
+        return read_lora(folder, self._layers)
+
+    def add(self, name: str, lora: Lora) -> None:
+        """From now on `applied` knows it by `name`."""
+        self._adapters[name] = lora.layers
+        for path in lora.layers.keys() - self._hooks.keys():
+            self._hooks[path] = self._layers[path].register_forward_hook(self._hook(path))
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""
