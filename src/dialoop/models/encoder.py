@@ -69,8 +69,10 @@ def load_encoder(
 
 @contextmanager
 def _unreported() -> Iterator[None]:
-    """transformers lists heads that are left out as a warning; what may not be missing is checked here."""
-    log = getLogger("transformers.modeling_utils")
+    """transformers warns of heads that are left out and of plans that it has not; what may not be missing is
+    checked here.
+    """
+    log = getLogger("transformers")
     before = log.level
     log.setLevel(ERROR)
     try:
