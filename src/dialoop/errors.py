@@ -15,13 +15,16 @@ Every message says what came, what was wanted and how to mend it.
         ├── UnknownModelError
         ├── ContextLengthError
         ├── OverloadedError
+        ├── EngineDownError
         └── UnsupportedError
 """
 
 from __future__ import annotations
 
+import copyreg
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 ECHO_LIMIT = 64
 
@@ -48,6 +51,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 class DialoopError(Exception):
     """Anything that a user can mend."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as it is, without its constructor: errors cross processes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ConfigError(DialoopError):
@@ -115,6 +122,14 @@ class ContextLengthError(RequestError):
 
 class OverloadedError(RequestError):
     """The engine takes no more work for now; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineDownError(RequestError):
+    """The process that computes has ended; it may be there again after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)

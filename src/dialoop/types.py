@@ -263,6 +263,16 @@ class Catalogue(Protocol):
     def models(self) -> tuple[Served, ...]: ...
 
 
+Condition = Literal["ok", "starting", "failed"]
+
+
+@runtime_checkable
+class Health(Protocol):
+    """Tells whether it can answer now; `failed` mends only from outside. An engine without it always can."""
+
+    def health(self) -> Condition: ...
+
+
 @runtime_checkable
 class Engine(Chat, Catalogue, Protocol):
     """What the HTTP server and the terminal chat need; `aclose` frees threads and memory."""

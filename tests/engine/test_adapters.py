@@ -109,6 +109,20 @@ async def test_an_adapter_that_changes_more_has_a_base_of_its_own(
     assert list(opened) == ["base", "first", "more"]
 
 
+def test_an_adapter_is_read_beside_layers_whose_weights_were_let_go(refs: list[ModelRef]) -> None:
+    model, folder = open_model(refs[0]).model, refs[1].adapter or Path()
+    whole = Adapters(model).read(folder)
+    adapters = Adapters(model)
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight = torch.nn.Parameter(torch.empty(0, dtype=torch.bfloat16))
+    found = adapters.read(folder)
+    assert (found.digest, found.size) == (whole.digest, whole.size)
+    for path, factors in whole.layers.items():
+        assert torch.equal(found.layers[path].a, factors.a)
+        assert torch.equal(found.layers[path].b, factors.b)
+
+
 def test_an_adapter_that_is_removed_leaves_the_model_as_it_was(refs: list[ModelRef]) -> None:
     model: Any = open_model(refs[0]).model
     ids = torch.arange(5)[None]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +14,14 @@ import pytest
 import pytest_asyncio
 import torch
 
+from dialoop.engine import worker
+from dialoop.engine.constrain import Grammars
 from dialoop.engine.loaded import open_model, open_models
 from dialoop.engine.local import LocalEngine
-from dialoop.engine.shelf import Shelved
+from dialoop.engine.wire import Shelved
 from dialoop.errors import ModelError, RequestError, UnknownModelError
 from dialoop.models.adapters import Adapters
-from dialoop.types import Answer, ChatRequest, Conversation, Delta, Load, Message, ModelRef, fold
+from dialoop.types import Answer, ChatRequest, Conversation, Delta, Grammar, Load, Message, ModelRef, fold
 from tests.encoders import make_encoder
 from tests.engine.test_adapters import QUESTIONS, answers_of, asking, write_adapter
 from tests.tiny import make_tiny_model, tiny_model
@@ -243,6 +247,65 @@ async def test_a_request_that_waits_for_room_can_be_given_up(folders: list[Path]
     await engine.aclose()
 
 
+async def test_an_adapter_stays_for_a_request_whose_grammar_is_being_compiled(
+    engine: LocalEngine, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is unloaded meanwhile, and other requests let the model's thread sweep."""
+    await load(engine, "shop", folders[0])
+    request = asking("shop", QUESTIONS[2])
+    grammar = Grammar("regex", "[a-z ]{20,40}")
+    request = replace(request, sampling=replace(request.sampling, grammar=grammar))
+    (before,) = await answers_of(engine, [request])
+    begun, go_on, plain = threading.Event(), threading.Event(), Grammars.constraint
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        go_on.wait()
+        return plain(*arguments)
+
+    monkeypatch.setattr(Grammars, "constraint", slow)
+    task = asyncio.create_task(answers_of(engine, [request]))
+    await asyncio.to_thread(begun.wait)
+    await engine.unload("shop")
+    assert (await said(engine, "base")).text
+    go_on.set()
+    assert (await task)[0].text == before.text
+
+
+@pytest.mark.parametrize("end", ["cancel", "fail"])
+async def test_a_load_that_is_not_ended_leaves_nothing(
+    folders: list[Path], alone: list[str], monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    opened = open_model(ModelRef("base", BASE))
+    engine = LocalEngine({"base": opened})
+    reading, go_on, plain = threading.Event(), threading.Event(), worker.shelve
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        reading.set()
+        go_on.wait()
+        if end == "fail":
+            raise OSError("the disk is gone")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(worker, "shelve", slow)
+    task = asyncio.create_task(engine.load(ModelRef("shop", BASE, folders[0])))
+    await asyncio.to_thread(reading.wait)
+    if end == "cancel":
+        task.cancel()
+        await asyncio.wait([task])
+    go_on.set()
+    with pytest.raises((OSError, asyncio.CancelledError)):
+        await task
+    assert [each.name for each in engine.models()] == ["base"]
+    monkeypatch.setattr(worker, "shelve", plain)
+    await load(engine, "shop", folders[1])
+    assert (await said(engine, "shop")).text == alone[1]
+    await engine.unload("shop")
+    await engine.aclose()
+    model: Any = opened.model
+    assert not any(layer._forward_hooks for layer in model.modules())
+
+
 async def test_closing_the_engine_ends_requests_that_wait_for_an_adapter(folders: list[Path]) -> None:
     model = open_model(ModelRef("base", BASE))
     engine = LocalEngine({"base": model}, adapter_memory=size_of(folders[0]), max_rows=1)
@@ -310,18 +373,18 @@ async def test_a_request_in_preparation_goes_to_the_version_of_its_submission(
     engine: LocalEngine, folders: list[Path], alone: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name is swapped, and then unloaded, while a prompt is being rendered."""
-    from dialoop.engine import local
+    from dialoop.engine import front
 
     await load(engine, "shop", folders[0])
     rendering, go_on = asyncio.Event(), asyncio.Event()
-    loop, plain = asyncio.get_running_loop(), local.render_prompt
+    loop, plain = asyncio.get_running_loop(), front.render_prompt
 
     def slow(*arguments: Any) -> Any:
         loop.call_soon_threadsafe(rendering.set)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
         return plain(*arguments)
 
-    monkeypatch.setattr(local, "render_prompt", slow)
+    monkeypatch.setattr(front, "render_prompt", slow)
     answers = []
     for way in (engine.load(ModelRef("shop", BASE, folders[1])), engine.unload("shop")):
         rendering.clear()

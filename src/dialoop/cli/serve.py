@@ -44,18 +44,22 @@ def serve(
         int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
     ] = 1024,
 ) -> None:
-    """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first."""
+    """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
+
+    The models run in a process of their own, which is started again should it end.
+    """
     from dialoop.serve.server import Server, bind, hosts_for, url_of
 
     hosts = hosts_for(host, api_key or None)
     with bind(host, port) as listening:
-        from dialoop.engine.local import LocalEngine
+        from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
 
-        models = open_models(context.obj, model or [SHIPPED], max_model_len)
-        engine = LocalEngine(
-            models, max_rows=max_rows, max_open=max_open, adapter_memory=adapter_memory * 2**20
-        )
+        refs = resolve(context.obj, model or [SHIPPED])
+        engine = ProcessEngine(
+            refs, context=max_model_len, max_rows=max_rows, max_open=max_open,
+            adapter_memory=adapter_memory * 2**20,
+        )  # fmt: skip
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters
@@ -64,17 +68,22 @@ def serve(
         Server(app).run(sockets=[listening])
 
 
-def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, Loaded]:
-    """The named models, loaded, by the names they are served under. Raises StoreError or ModelError."""
+def resolve(home: Path, names: list[str]) -> list[ModelRef]:
+    """Where the named models lie, under the names they are served by. Raises StoreError."""
     from dataclasses import replace
 
-    from dialoop.engine import loaded
     from dialoop.store.registry import Store
 
     with Store.open(home) as store:
         refs = {served_name(name): store.models.resolve(name) for name in names}
-    named = [replace(ref, name=name) for name, ref in refs.items()]
-    return loaded.open_models(named, context=max_model_len)
+    return [replace(ref, name=name) for name, ref in refs.items()]
+
+
+def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, Loaded]:
+    """The named models, loaded into this process, by those names. Raises StoreError or ModelError."""
+    from dialoop.engine import loaded
+
+    return loaded.open_models(resolve(home, names), context=max_model_len)
 
 
 def adapter_folders(home: Path, folders: list[Path]) -> AdapterFolders:

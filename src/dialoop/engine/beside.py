@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from dialoop.chat.render import Rendered
-from dialoop.engine.embed import EncoderRunning, Vectors, Wanted
-from dialoop.engine.prompt_logprobs import Ranked
+from dialoop.engine.embed import EncoderRunning, Vectors
+from dialoop.engine.reader import Wanted
 from dialoop.engine.running import Running
+from dialoop.engine.wire import Event, PromptRead, Ranked
 from dialoop.types import Scored
 
 T = TypeVar("T")
@@ -28,32 +27,21 @@ class Embeds(Protocol):
 
 @dataclass(eq=False)
 class SideJob(Generic[T]):
-    """`begin` gives the work, which yields after each forward; `result` takes what it returns.
+    """`begin` gives the work, which yields after each forward; `event` says what it returned.
 
-    owner: the adapter that it goes through.
+    number: under which that is delivered.  owner: the adapter that it goes through.
     """
 
+    number: int
     owner: str
-    result: Future[T] = field(default_factory=Future, init=False)
 
     def begin(self, running: Any, /) -> Generator[None, None, T]:
         """The work on a model."""
         raise NotImplementedError
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more."""
-        return self.result.done()
-
-    def done(self, value: T) -> None:
-        """The result may be cancelled from another thread at any moment."""
-        with suppress(InvalidStateError):
-            self.result.set_result(value)
-
-    def fail(self, error: Exception) -> None:
-        """End it."""
-        with suppress(InvalidStateError):
-            self.result.set_exception(error)
+    def event(self, value: T) -> Event:
+        """The value itself, unless its kind must be told from other events of the number."""
+        return value
 
 
 @dataclass(eq=False)
@@ -78,6 +66,10 @@ class PromptJob(SideJob[list[list[Ranked]]]):
         """Log-probabilities of each token after the first."""
         return running.prompt_logprobs(self.prompt, self.owner, self.count)
 
+    def event(self, value: list[list[Ranked]]) -> PromptRead:
+        """Deltas have the same number."""
+        return PromptRead(value)
+
 
 @dataclass(eq=False)
 class EmbedJob(SideJob[Vectors]):
@@ -92,10 +84,14 @@ class EmbedJob(SideJob[Vectors]):
 
 
 class Beside:
-    """The side jobs of one model, in the order of their arrival; belongs to the worker's thread."""
+    """The side jobs of one model, in the order of their arrival; belongs to the worker's thread.
 
-    def __init__(self, running: Running | EncoderRunning) -> None:
+    wanted: numbers of jobs that are waited for.
+    """
+
+    def __init__(self, running: Running | EncoderRunning, wanted: set[int]) -> None:
         self._running = running
+        self._wanted = wanted
         self._jobs: deque[tuple[SideJob[Any], Generator[None, None, Any]]] = deque()
 
     @property
@@ -111,22 +107,23 @@ class Beside:
         """Queue a job."""
         self._jobs.append((job, job.begin(self._running)))
 
-    def advance(self) -> None:
-        """One forward of the first job; a job whose result nobody wants any more is let go."""
+    def advance(self) -> list[tuple[int, Event]]:
+        """One forward of the first job and what it says; a job that is not wanted any more is let go."""
         if not self._jobs:
-            return
+            return []
         job, work = self._jobs[0]
+        said: list[tuple[int, Event]] = []
         try:
-            if not job.cancelled:
+            if job.number in self._wanted:
                 next(work)
-                return
+                return []
         except StopIteration as ended:
-            job.done(ended.value)
+            said.append((job.number, job.event(ended.value)))
         except Exception as error:
-            job.fail(error)
+            said.append((job.number, error))
         self._jobs.popleft()
+        return said
 
-    def close(self, error: Exception) -> None:
+    def close(self, error: Exception) -> list[tuple[int, Event]]:
         """End every job."""
-        for job, _ in self._jobs:
-            job.fail(error)
+        return [(job.number, error) for job, _ in self._jobs]

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.engine.embed import Reader
 from dialoop.engine.generate import context_of
+from dialoop.engine.reader import Reader
+from dialoop.engine.roster import Known, KnownEncoder
+from dialoop.engine.wire import Opened
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.encoder import is_encoder, load_encoder, positions_of
@@ -36,6 +38,15 @@ class LoadedModel:
     adapter: str = ""
     merged: bool = False
 
+    @property
+    def known(self) -> Known:
+        """All but the weights."""
+        config: Any = self.model.config
+        size = int(config.get_text_config().hidden_size)
+        name = self.served.name
+        opened = Opened(self.served, name, self.folder, size, self.adapter, self.merged)
+        return Known(opened, self.tokenizer)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedEncoder:
@@ -44,6 +55,13 @@ class LoadedEncoder:
     served: Served
     model: torch.nn.Module
     reader: Reader
+    folder: Path
+
+    @property
+    def known(self) -> KnownEncoder:
+        """All but the weights."""
+        opened = Opened(self.served, self.served.name, self.folder, self.reader.size)
+        return KnownEncoder(opened, self.reader)
 
 
 Loaded = LoadedModel | LoadedEncoder
@@ -75,7 +93,7 @@ def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
     config: Any = model.config
     reader = Reader.load(ref.base, min(context or longest, longest), int(config.hidden_size))
     served = Served(name=ref.name, created=int(time.time()), context=reader.context, kind="encoder")
-    return LoadedEncoder(served, model, reader)
+    return LoadedEncoder(served, model, reader, ref.base)
 
 
 def _dtype() -> torch.dtype | None:

@@ -2,252 +2,142 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Unpack
 
-from dialoop.chat.render import Rendered, render, render_prompt
-from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob
+from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob, SideJob
 from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
-from dialoop.engine.embed import EncoderRunning, Reader
-from dialoop.engine.loaded import Loaded, LoadedEncoder, LoadedModel
-from dialoop.engine.prompt_logprobs import told
-from dialoop.engine.roster import Roster
+from dialoop.engine.embed import EncoderRunning
+from dialoop.engine.front import Front, Mail
+from dialoop.engine.loaded import Loaded, LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
-from dialoop.engine.worker import Event, Job, Worker
-from dialoop.errors import (
-    ContextLengthError,
-    OverloadedError,
-    RequestError,
+from dialoop.engine.wire import (
+    Answering,
+    CoreOptions,
+    Deliver,
+    Embedding,
+    Loading,
+    Scoring,
+    Shelved,
+    Unloading,
+    Work,
 )
-from dialoop.types import (
-    ChatRequest,
-    Conversation,
-    Delta,
-    Embedded,
-    Message,
-    ModelRef,
-    RankedLogprob,
-    Sampling,
-    Scored,
-    Served,
-)
+from dialoop.engine.worker import Job, Worker
+
+COMPILING = 4
+"""Requests whose grammars are made ready side by side."""
 
 
-class LocalEngine:
-    """Answers with the models that it was given; implements the protocols of `dialoop.types`.
+class LocalEngine(Front):
+    """Answers with the models that it was given, loaded in this process.
+
+    max_open: as in `Front`; options: as in `LocalCore`.
+    """
+
+    def __init__(
+        self, models: Mapping[str, Loaded], *, max_open: int = 256, **options: Unpack[CoreOptions]
+    ) -> None:
+        mail = Mail()
+        known = {name: loaded.known for name, loaded in models.items()}
+        super().__init__(known, LocalCore(models, mail.deliver, **options), mail, max_open=max_open)
+
+
+class LocalCore:
+    """Models in memory and the thread that runs them; implements `dialoop.engine.wire.Core`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
-    max_rows: answers decoded side by side, by model.  max_open: requests running and waiting; one more is
-    refused before its messages are rendered.  step_tokens: tokens read in one step, prompts in chunks.
-    cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts, less
-    where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
+    max_rows: answers decoded side by side, by model.  step_tokens: tokens read in one step, prompts in
+    chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
+    less where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
     pinned; the longest unused leave memory, and requests wait where all are in use.
     """
 
     def __init__(
         self,
         models: Mapping[str, Loaded],
+        deliver: Deliver,
         *,
         max_rows: int = 32,
-        max_open: int = 256,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
         adapter_memory: int = 2**30,
     ) -> None:
-        self._readers: dict[Path, Reader] = {}
-        decoders = [loaded for loaded in models.values() if isinstance(loaded, LoadedModel)]
-        self._grammars = {
-            tokenizer: Grammars(tokenizer) for tokenizer in {loaded.tokenizer for loaded in decoders}
-        }
-        self._max_open = max_open
-        self._open = 0
+        self._decoders = {name: each for name, each in models.items() if isinstance(each, LoadedModel)}
+        self._lane = {name: id(each.model) for name, each in models.items()}
+        self._deliver = deliver
+        tokenizers = {loaded.tokenizer for loaded in self._decoders.values()}
+        self._grammars = {tokenizer: Grammars(tokenizer) for tokenizer in tokenizers}
+        self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
+        self._wanted: set[int] = set()
         running: dict[int, Running | EncoderRunning] = {
             id(loaded.model): Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
             )
-            for loaded in decoders
+            if isinstance(loaded, LoadedModel)
+            else EncoderRunning(loaded.model, step_tokens=step_tokens)
+            for loaded in models.values()
         }  # fmt: skip
-        for loaded in models.values():
-            if isinstance(loaded, LoadedEncoder):
-                running[id(loaded.model)] = EncoderRunning(loaded.model, step_tokens=step_tokens)
-        self._worker = Worker(running, adapter_memory)
-        adapters = {key: each.adapters for key, each in running.items() if isinstance(each, Running)}
-        self._roster = Roster(models, adapters, self._worker.submit, adapter_memory)
+        self._worker = Worker(running, self._wanted, deliver, adapter_memory)
 
-    def models(self) -> tuple[Served, ...]:
-        """The models, by name."""
-        return self._roster.served()
+    def know(self, model: str, shelved: Shelved) -> None:
+        """An adapter that an earlier core loaded: it is read for its first request."""
+        self._worker.submit(self._lane[model], lambda lane: lane.know(shelved))
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """The answers' deltas; closing the generator frees its rows at once.
+    def submit(self, number: int, work: Work) -> None:
+        """Begin `work`, at once unless a grammar must be compiled or an adapter be read first."""
+        self._wanted.add(number)
+        lane = self._lane[work.model]
+        if isinstance(work, Answering) and work.sampling.grammar is not None:
+            self._worker.submit(lane, lambda lane: lane.hold(number, work.adapter))
+            self._compiling.submit(self._begin, number, work)
+        elif isinstance(work, Loading):
+            self._worker.load(lane, number, work)
+        elif isinstance(work, Unloading):
+            self._worker.submit(lane, lambda lane: lane.retire(work.adapter))
+        else:
+            self._begin(number, work)
 
-        Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError or RequestError before the
-        first delta.
-        """
-        loaded = self._roster.decoder(request.model)
-        with self._place():
-            rows = await asyncio.to_thread(self._rows, request, loaded)
-            events: asyncio.Queue[Event] = asyncio.Queue()
-            sampling = request.sampling
-            # Nothing waits from here to the last job of the request: one version of an adapter answers it.
-            adapter = self._roster.adapter(request.model, loaded)
-            for row in rows:
-                row.owner = adapter
-            job = Job(rows, _sender(events), Best(sampling.n) if sampling.made > sampling.n else None)
-            reading = self._read_prompt(sampling, rows[0], loaded)
-            self._worker.submit(id(loaded.model), job)
-            try:
-                prompt, usage = await _prompt_logprobs(reading, loaded), None
-                while usage is None:
-                    for delta in _deltas(await events.get()):
-                        usage = delta.usage
-                        yield replace(delta, prompt_logprobs=prompt) if prompt else delta
-                        prompt = ()
-            finally:
-                job.cancelled = True
+    def cancel(self, number: int) -> None:
+        """The worker lets its rows go before its next step."""
+        self._wanted.discard(number)
 
-    async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
-        """log P(answer | history) of each answer. Raises as `chat` does."""
-        loaded = self._roster.decoder(model)
-        if not answers:
-            return ()
-        with self._place():
-            rows = await asyncio.to_thread(_scored_rows, history, answers, loaded)
-            job = ScoreJob(self._roster.adapter(model, loaded), rows)
-            self._worker.submit(id(loaded.model), job)
-            scored = await asyncio.wrap_future(job.result)
-            return tuple(scored)
+    def close(self) -> None:
+        """End the threads; open work gets an error."""
+        self._compiling.shutdown()
+        self._worker.close()
 
-    async def embed(
-        self,
-        model: str,
-        texts: Sequence[str | Sequence[int]],
-        *,
-        normalize: bool = True,
-        dimensions: int | None = None,
-    ) -> Embedded:
-        """A vector for each text, by the pooling that the model's directory asks for; mean where by none.
-
-        Raises UnknownModelError, OverloadedError, ModelError, ContextLengthError or RequestError.
-        """
-        loaded = self._roster.loaded(model)
-        with self._place():
-            reader = await asyncio.to_thread(self._reader, loaded)
-            wanted = reader.wanted(normalize, dimensions)
-            ids = await asyncio.to_thread(reader.ids, texts)
-            job = EmbedJob(self._roster.adapter(model, loaded), ids, wanted)
-            self._worker.submit(id(loaded.model), job)
-            vectors = await asyncio.wrap_future(job.result)
-            return Embedded(tuple(map(tuple, vectors)), sum(map(len, ids)))
-
-    async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
-        """Serve an adapter of a served base under `ref.name`, or a new version of it; as `Roster.load`."""
-        return await self._roster.load(ref, pinned=pinned)
-
-    async def unload(self, name: str) -> None:
-        """Serve an adapter no longer; as `Roster.unload`."""
-        self._roster.unload(name)
-
-    def _reader(self, loaded: Loaded) -> Reader:
-        """Read when it is first asked for: most decoders never embed."""
-        if isinstance(loaded, LoadedEncoder):
-            return loaded.reader
-        if loaded.folder not in self._readers:
-            config: Any = loaded.model.config
-            size = int(config.get_text_config().hidden_size)
-            self._readers[loaded.folder] = Reader.load(loaded.folder, loaded.served.context, size)
-        return self._readers[loaded.folder]
-
-    @contextlib.contextmanager
-    def _place(self) -> Iterator[None]:
-        """One of the requests that may be open."""
-        if self._open >= self._max_open:
-            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
-        self._open += 1
+    def _begin(self, number: int, work: Answering | Scoring | Embedding) -> None:
         try:
-            yield
-        finally:
-            self._open -= 1
+            self._worker.submit(self._lane[work.model], *self._jobs(number, work))
+        except Exception as error:
+            self._wanted.discard(number)
+            self._deliver([(number, error)])
 
-    def _read_prompt(self, sampling: Sampling, row: Row, loaded: LoadedModel) -> PromptJob | None:
-        """None where the prompt's log-probabilities are not asked for."""
+    def _jobs(self, number: int, work: Answering | Scoring | Embedding) -> list[Job | SideJob[Any]]:
+        if isinstance(work, Scoring):
+            return [ScoreJob(number, work.adapter, work.rows)]
+        if isinstance(work, Embedding):
+            return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
+        sampling = work.sampling
+        best = Best(sampling.n) if sampling.made > sampling.n else None
+        job = Job(number, self._rows(work), best)
         if sampling.prompt_logprobs is None:
-            return None
-        job = PromptJob(row.owner, row.prompt, sampling.prompt_logprobs)
-        self._worker.submit(id(loaded.model), job)
-        return job
+            return [job]
+        return [PromptJob(number, work.adapter, work.prompt, sampling.prompt_logprobs), job]
 
-    async def aclose(self) -> None:
-        """End the thread; open requests get an error."""
-        await asyncio.to_thread(self._worker.close)
-
-    def _rows(self, request: ChatRequest, loaded: LoadedModel) -> list[Row]:
-        sampling, prompt = request.sampling, render_prompt(request.conversation, loaded.tokenizer)
-        if len(prompt) > loaded.served.context:
-            raise ContextLengthError(len(prompt), loaded.served.context)
-        _check_ids(sampling, loaded.tokenizer.vocab_size)
-        limit = room(len(prompt), loaded.served.context, sampling.max_tokens)
+    def _rows(self, work: Answering) -> list[Row]:
+        loaded, sampling = self._decoders[work.model], work.sampling
+        limit = room(len(work.prompt), loaded.served.context, sampling.max_tokens)
         grammars = self._grammars[loaded.tokenizer]
         return [
             Row(
-                prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit,
+                work.prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=work.adapter,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
             for i in range(sampling.made)
         ]  # fmt: skip
-
-
-async def _prompt_logprobs(
-    job: PromptJob | None, loaded: LoadedModel
-) -> tuple[tuple[RankedLogprob, ...], ...]:
-    if job is None:
-        return ()
-    places = await asyncio.wrap_future(job.result)
-    return await asyncio.to_thread(told, places, loaded.tokenizer)
-
-
-def _scored_rows(history: Conversation, answers: Sequence[str], loaded: LoadedModel) -> list[Rendered]:
-    rows = []
-    for answer in answers:
-        messages = (*history.messages, Message("assistant", answer))
-        rows.append(render(replace(history, messages=messages), loaded.tokenizer, mask="last"))
-        if len(rows[-1].token_ids) > loaded.served.context:
-            raise ContextLengthError(len(rows[-1].token_ids), loaded.served.context)
-    return rows
-
-
-def _check_ids(sampling: Sampling, vocabulary: int) -> None:
-    """Raises RequestError where a request names a token that the model does not have."""
-    named = {"logit_bias": [i for i, _ in sampling.logit_bias], "stop_token_ids": sampling.stop_token_ids}
-    for field, ids in named.items():
-        for token in ids:
-            if not 0 <= token < vocabulary:
-                raise RequestError(
-                    f"{field}: token {token} does not exist: the model's tokens are 0 to {vocabulary - 1}",
-                    param=field,
-                )
-
-
-def _deltas(event: Event) -> Sequence[Delta]:
-    if isinstance(event, Exception):
-        raise event
-    return event
-
-
-def _sender(events: asyncio.Queue[Event]) -> Callable[[Event], None]:
-    """Puts events into the queue from another thread; a loop that has ended wants them no more."""
-    loop = asyncio.get_running_loop()
-
-    def send(event: Event) -> None:
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-    return send

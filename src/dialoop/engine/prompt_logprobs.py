@@ -7,30 +7,27 @@ from collections.abc import Generator, Sequence
 import torch
 from torch import Tensor
 
-from dialoop.engine.row import Vocabulary, bytes_of
-from dialoop.models.paged import Cache, PagedBody, Span, Step
-from dialoop.types import RankedLogprob
+from dialoop.engine.wire import Ranked
+from dialoop.models.cache import Cache, Span, Step
+from dialoop.models.paged import Body
 
 ROWS = 64
 """Places whose logits, (ROWS, V), are held at a time."""
 
-Ranked = tuple[int, float, int]
-"""Token, log-probability, rank."""
-
 
 def prompt_logprobs(
-    body: PagedBody, prompt: Sequence[int], count: int, step_tokens: int
+    body: Body, prompt: Sequence[int], count: int, step_tokens: int
 ) -> Generator[None, None, list[list[Ranked]]]:
     """Of each token after the first: itself, then the `count` best in its place. Yields after each forward.
 
     The prompt is read anew over a cache of its own: blocks hold no logits.
     """
     ids = torch.tensor(prompt, device=body.device)
-    cache, slots = Cache(len(ids)), torch.arange(len(ids), device=body.device)
+    cache = Cache(len(ids))
     found: list[list[Ranked]] = []
     for start in range(0, len(ids) - 1, step_tokens):
         stop = min(start + step_tokens, len(ids) - 1)
-        hidden = body.hidden(ids[start:stop], Step(cache, [Span(start, stop, slots[:stop])]))
+        hidden = body.hidden(ids[start:stop], Step(cache, [Span(start, stop, range(stop))], body.device))
         for place in range(start, stop, ROWS):
             wanted = ids[place + 1 : min(place + ROWS, stop) + 1]
             found += ranked(body.head(hidden[place - start :][: len(wanted)]), wanted, count)
@@ -51,12 +48,3 @@ def ranked(logits: Tensor, wanted: Tensor, count: int) -> list[list[Ranked]]:
         [first, *((t, log, i) for i, (t, log) in enumerate(zip(*other, strict=True), 1) if t != first[0])]
         for first, other in zip(firsts, others, strict=True)
     ]
-
-
-def told(places: Sequence[Sequence[Ranked]], vocabulary: Vocabulary) -> tuple[tuple[RankedLogprob, ...], ...]:
-    """With the tokens' bytes, and a place for the first token, which follows from nothing."""
-    shown = (
-        tuple(RankedLogprob(token, bytes_of(token, vocabulary), log, rank) for token, log, rank in place)
-        for place in places
-    )
-    return ((), *shown)

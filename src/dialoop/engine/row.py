@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from dialoop.engine.constrain import Constraint
-from dialoop.engine.detokenize import Detokenizer
+from dialoop.engine.detokenize import Detokenizer, Vocabulary, bytes_of
 from dialoop.engine.penalties import Penalties
 from dialoop.engine.sampler import Choice, generator
 from dialoop.engine.stop import StopScanner
-from dialoop.errors import ModelError
 from dialoop.types import FinishReason, Sampling, TokenLogprob
-
-
-class Vocabulary(Protocol):
-    """What an answer needs of a tokenizer."""
-
-    @property
-    def stop_ids(self) -> frozenset[int]: ...
-
-    def decode(self, ids: Sequence[int], /) -> str: ...
-
-    def token_bytes(self, token_id: int, /) -> bytes: ...
 
 
 class Row:
@@ -106,14 +93,6 @@ class Row:
         rest, stopped = self._scanner.push(self._detokenizer.flush())
         self.finish_reason = "stop" if stopped else reason
         return text + rest + self._scanner.flush()
-
-
-def bytes_of(token: int, vocabulary: Vocabulary) -> bytes:
-    """b"" for the rows that a model's output matrix has beyond its vocabulary."""
-    try:
-        return vocabulary.token_bytes(token)
-    except ModelError:
-        return b""
 
 
 def room(prompt_tokens: int, context: int, max_tokens: int | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from itertools import chain, groupby
 from typing import Any, Protocol, TypeVar
 
@@ -12,13 +13,18 @@ import torch
 from torch import Tensor
 
 from dialoop.chat.render import Rendered
-from dialoop.engine.embed import Vectors, Wanted, embed_by_decoder
-from dialoop.engine.prompt_logprobs import ROWS, Ranked, prompt_logprobs, ranked
+from dialoop.engine.embed import Vectors, embed_by_decoder, vectors_of
+from dialoop.engine.prompt_logprobs import ROWS, prompt_logprobs, ranked
+from dialoop.engine.reader import Wanted
 from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.engine.score import answers_to_one_history
+from dialoop.engine.wire import Ranked
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
-from dialoop.models.paged import Cache, PagedBody, Span, Step
+from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.lean import LeanDecoder
+from dialoop.models.linear import Precision
+from dialoop.models.paged import Body, PagedBody, agrees
 from dialoop.types import Scored
 
 T = TypeVar("T")
@@ -60,13 +66,31 @@ class Runner(Protocol):
         ...
 
 
-def runner_of(model: torch.nn.Module, blocks: int, adapters: Adapters | None = None) -> Runner:
-    """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must."""
+def runner_of(
+    model: torch.nn.Module,
+    blocks: int,
+    *,
+    rows: int = 1,
+    adapters: Adapters | None = None,
+    precision: Precision = "float32",
+) -> Runner:
+    """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
+
+    rows: the most sequences of one step.  precision: of the weights, where a lean decoder fits the model.
+    """
     adapters = adapters or Adapters(model)
-    try:
-        return PagedRunner(model, blocks, adapters)
-    except ModelError:
-        return AloneRunner(model, adapters)
+    body = _body(model, adapters, precision)
+    return AloneRunner(model, adapters) if body is None else PagedRunner(body, blocks, rows, adapters)
+
+
+def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision) -> Body | None:
+    """The fastest that agrees with the model."""
+    with suppress(ModelError):
+        lean = LeanDecoder(model, precision, adapters)
+        if agrees(lean, model):
+            return lean
+    paged = PagedBody(model)
+    return paged if agrees(paged, model) else None
 
 
 class PagedRunner:
@@ -74,28 +98,27 @@ class PagedRunner:
 
     shares = True
 
-    def __init__(self, model: torch.nn.Module, blocks: int, adapters: Adapters) -> None:
-        self._body = PagedBody(model)
+    def __init__(self, body: Body, blocks: int, rows: int, adapters: Adapters) -> None:
+        self._body = body
         self._adapters = adapters
-        self._device = next(model.parameters()).device
-        self._cache = Cache(blocks * BLOCK)
-        self._within = torch.arange(BLOCK, device=self._device)
+        self._device = body.device
+        self._cache = Cache(blocks * BLOCK, lanes=rows)
+        self._lanes: dict[Tokens, Lane] = {}
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
         ids = list(chain.from_iterable(p.tokens.ids[p.start : p.stop] for p in pieces))
-        step = Step(self._cache, [self._span(piece) for piece in pieces])
+        step = Step(self._cache, [self._span(piece) for piece in pieces], self._device)
         ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
         wanted = ends[[piece.last for piece in pieces]]
         with self._adapters.applied(_rows(pieces)):
             return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
 
     def _span(self, piece: Piece) -> Span:
-        blocks = torch.tensor(piece.tokens.blocks[: -(-piece.stop // BLOCK)], device=self._device)
-        slots = (blocks[:, None] * BLOCK + self._within).flatten()[: piece.stop]
-        return Span(piece.start, piece.stop, slots)
+        lane = self._lanes.setdefault(piece.tokens, Lane()) if self._device.type == "cpu" else None
+        return Span(piece.start, piece.stop, piece.tokens.blocks, BLOCK, lane)
 
     def forget(self, tokens: Tokens) -> None:
-        """Blocks are the scheduler's."""
+        self._lanes.pop(tokens, None)
 
     def score(
         self, rows: Sequence[Rendered], owner: str, step_tokens: int
@@ -171,7 +194,7 @@ class AloneRunner:
         for text in texts:
             with torch.inference_mode():
                 output = decoder(input_ids=torch.tensor([text], device=self._device), use_cache=False)
-            found += wanted.of(output.last_hidden_state[0], [len(text)])
+            found += vectors_of(output.last_hidden_state[0], [len(text)], wanted)
             yield
         return found
 

@@ -8,13 +8,15 @@ import torch
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
-from dialoop.engine.embed import Vectors, Wanted
-from dialoop.engine.prompt_logprobs import Ranked
+from dialoop.engine.embed import Vectors
+from dialoop.engine.reader import Wanted
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
+from dialoop.engine.wire import Ranked
 from dialoop.models.adapters import Adapters
+from dialoop.models.linear import Precision
 from dialoop.types import Scored
 
 
@@ -23,7 +25,8 @@ class Running:
 
     max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
     prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
-    context at least.  adapters: beside the model; a row's owner names its own.
+    context at least.  adapters: beside the model; a row's owner names its own.  precision: of
+    the weights that a lean decoder packs.
     """
 
     def __init__(
@@ -35,10 +38,11 @@ class Running:
         context: int,
         cache_tokens: int,
         adapters: Adapters | None = None,
+        precision: Precision = "float32",
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
-        self._runner = runner_of(model, blocks, self.adapters)
+        self._runner = runner_of(model, blocks, rows=max_rows, adapters=self.adapters, precision=precision)
         self._scheduler = Scheduler(
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )

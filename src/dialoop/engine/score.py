@@ -11,8 +11,9 @@ from torch import Tensor
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
+from dialoop.models.cache import Cache, Span, Step
 from dialoop.models.packed import PackedBody, fill
-from dialoop.models.paged import Cache, PagedBody, Span, Step
+from dialoop.models.paged import Body
 from dialoop.types import Conversation, Scored
 
 BATCH_TOKENS = 4096
@@ -41,7 +42,7 @@ def log_likelihoods(
 
 
 def answers_to_one_history(
-    body: PagedBody, rows: Sequence[Rendered], step_tokens: int
+    body: Body, rows: Sequence[Rendered], step_tokens: int
 ) -> Generator[None, None, list[Scored]]:
     """What `rows`, which begin alike, have in common is read once. Yields after each forward.
 
@@ -53,26 +54,25 @@ def answers_to_one_history(
     lengths = [len(row.token_ids) - common for row in rows]
     device = body.device
     cache = Cache(common + max(step_tokens, *lengths))
-    slots = torch.arange(common, device=device)
+    nothing = torch.zeros(0, dtype=torch.long, device=device)
     for start in range(0, common, step_tokens):
         stop = min(start + step_tokens, common)
         ids = torch.tensor(rows[0].token_ids[start:stop], device=device)
-        body.logits(ids, Step(cache, [Span(start, stop, slots[:stop])]), slots[:0])
+        body.logits(ids, Step(cache, [Span(start, stop, range(stop))], device), nothing)
         yield
     scored: dict[int, Scored] = {}
     for batch in fill(lengths, range(len(rows)), step_tokens):
         ends = np.cumsum([0, *(lengths[i] for i in batch)]).tolist()
-        own = [torch.arange(common + a, common + b, device=device) for a, b in pairwise(ends)]
         spans = [
-            Span(common, len(rows[i].token_ids), torch.cat([slots, places]))
-            for i, places in zip(batch, own, strict=True)
+            Span(common, len(rows[i].token_ids), [*range(common), *range(common + a, common + b)])
+            for i, (a, b) in zip(batch, pairwise(ends), strict=True)
         ]
         ids = torch.tensor([t for i in batch for t in rows[i].token_ids[common:]], device=device)
         wanted = [
             start + place - common for i, start in zip(batch, ends, strict=False) for place in learnt[i]
         ]
         targets = torch.tensor(wanted, device=device)
-        logs = body.logits(ids, Step(cache, spans), targets - 1).log_softmax(-1)
+        logs = body.logits(ids, Step(cache, spans, device), targets - 1).log_softmax(-1)
         found = iter(logs.gather(1, ids[targets, None]).squeeze(1).tolist())
         scored |= {i: Scored(tuple(islice(found, len(learnt[i])))) for i in batch}
         yield

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dialoop.engine.wire import Shelved
 from dialoop.errors import ModelError, RequestError
 from dialoop.models.adapters import Adapters, Lora
 
 Place = Literal["here", "coming", "full"]
 """In memory; being read; there is no room for it while those in memory are in use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shelved:
-    """An adapter as it was when it was loaded.
-
-    key: no other adapter ever has it, nor has another version of this one, so that blocks of keys and values
-    are never shared between them.  digest: of its files.  size: bytes in memory.  pinned: never leaves it.
-    """
-
-    key: str
-    folder: Path
-    digest: str
-    size: int
-    pinned: bool
 
 
 def shelve(key: str, folder: Path, adapters: Adapters, *, pinned: bool, memory: int) -> tuple[Shelved, Lora]:
@@ -72,9 +57,13 @@ class Shelf:
         """Whether adapters wait for their last job to end."""
         return bool(self._leaving)
 
+    def know(self, shelved: Shelved) -> None:
+        """An adapter on disk, which comes for its first job."""
+        self._known[shelved.key] = shelved
+
     def add(self, shelved: Shelved, lora: Lora, used: Collection[str]) -> None:
         """A new adapter; in memory at once where there is room beside those in use."""
-        self._known[shelved.key] = shelved
+        self.know(shelved)
         if self._make_room(shelved, used):
             self.put(shelved.key, lora)
 
@@ -91,11 +80,11 @@ class Shelf:
         used: not to leave memory.  waits: an earlier job waits for room, which none that may leave takes.
         """
         shelved = self._known.get(key)
-        if shelved is None or shelved.pinned:  # the base, and what was there from the start
-            return "here"
+        if shelved is None or (shelved.pinned and key in self._here):
+            return "here"  # also the base, and what was there from the start
         if key in self._coming:
             return "coming"
-        if waits:
+        if waits and not shelved.pinned:
             return "full"
         if key in self._here:
             self._here.move_to_end(key)

@@ -12,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
@@ -48,8 +49,10 @@ class Lora:
         return sum(each.a.nbytes + each.b.nbytes for each in self.layers.values())
 
 
-def read_lora(folder: Path, layers: Mapping[str, nn.Module]) -> Lora:
-    """A PEFT LoRA directory for a model of these layers, on their device and in their type.
+def read_lora(folder: Path, layers: Mapping[str, nn.Module], like: Tensor) -> Lora:
+    """A PEFT LoRA directory for a model of these layers, on the device and in the type of `like`.
+
+    The layers' weights are not touched: whoever packed them may have let them go.
 
     Raises ModelError where the adapter changes more than linear layers inside the decoder, or does not fit:
     such a one is served merged into a base of its own.
@@ -66,23 +69,23 @@ def read_lora(folder: Path, layers: Mapping[str, nn.Module]) -> Lora:
             raise ModelError(f"{folder}: tensor {name} is no factor of a linear layer")
         found.setdefault(match["path"], {})[match["factor"]] = tensor
     digest = sha256(json.dumps(config, sort_keys=True).encode() + raw).hexdigest()
-    return Lora(
-        {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()},
-        digest,
-    )
+    scaled = {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()}
+    return Lora({path: Factors(a.to(like), b.to(like)) for path, (a, b) in scaled.items()}, digest)
 
 
 def _factors(
     folder: Path, path: str, layer: nn.Module | None, parts: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> Factors:
+) -> tuple[Tensor, Tensor]:
+    """A and scaled B, as they are in the file and in float32."""
     a, b = parts.get("A"), parts.get("B")
     if type(layer) is not nn.Linear or path.endswith("lm_head") or a is None or b is None:
         raise ModelError(f"{folder}: {path} is no linear layer inside the decoder")
-    if (b.shape[0], a.shape[1]) != tuple(layer.weight.shape) or a.shape[0] != b.shape[1]:
-        raise ModelError(f"{folder}: {path}: the factors do not fit {tuple(layer.weight.shape)}")
+    shape = (layer.out_features, layer.in_features)
+    if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
+        raise ModelError(f"{folder}: {path}: the factors do not fit {shape}")
     rank = a.shape[0]
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return Factors(a.to(layer.weight), (b.float() * scale).to(layer.weight))
+    return a, b.float() * scale
 
 
 class Adapters:
@@ -90,6 +93,8 @@ class Adapters:
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = dict(model.named_modules())
+        weight = next(model.parameters())
+        self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
         self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
@@ -101,7 +106,7 @@ class Adapters:
 
     def read(self, folder: Path) -> Lora:
         """An adapter that fits, from its directory, in any thread. Raises ModelError as `read_lora`."""
-        return read_lora(folder, self._layers)
+        return read_lora(folder, self._layers, self._like)
 
     def add(self, name: str, lora: Lora) -> None:
         """From now on `applied` knows it by `name`."""
@@ -125,12 +130,25 @@ class Adapters:
         finally:
             self._rows = ()
 
+    @property
+    def active(self) -> bool:
+        """Whether any row goes through an adapter."""
+        return bool(self._rows)
+
+    def add_to(self, output: Tensor, path: str, x: Tensor, order: Tensor | None = None) -> None:
+        """What the rows' adapters add to `output`, (..., T, out), of the layer at `path` for `x`.
+
+        order: output i is the layer's output order[i], where they were reordered.
+        """
+        for span, adapter in self._rows:
+            if factors := adapter.get(path):
+                low = functional.linear(x[..., span, :], factors.a)
+                more = functional.linear(low, factors.b)
+                output[..., span, :] += more if order is None else more[..., order]
+
     def _hook(self, path: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            for span, adapter in self._rows:
-                if factors := adapter.get(path):
-                    low = functional.linear(inputs[0][..., span, :], factors.a)
-                    output[..., span, :] += functional.linear(low, factors.b)
+            self.add_to(output, path, inputs[0])
             return output
 
         return add

@@ -118,8 +118,11 @@ def _documents(token_ids: Tensor, lengths: Sequence[int]) -> tuple[Tensor, ...]:
 
 def head_logits(model: nn.Module, hidden: Tensor) -> Tensor:
     """(N, D) -> (N, V), by the model's own head with whatever it does to its logits after it."""
-    logits: Tensor = model.get_output_embeddings()(hidden)  # type: ignore[operator]
-    config: Any = model.config
+    return altered_logits(model.get_output_embeddings()(hidden), model.config)  # type: ignore[operator]
+
+
+def altered_logits(logits: Tensor, config: Any) -> Tensor:
+    """What a model of `config` makes of its head's output."""
     if scale := getattr(config, "logit_scale", None):
         logits = logits * scale
     if scaling := getattr(config, "logits_scaling", None):

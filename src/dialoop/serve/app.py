@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
 
 from dialoop import __version__
 from dialoop.errors import UnknownModelError
@@ -17,7 +18,7 @@ from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
 from dialoop.serve.wire import model_to_openai
-from dialoop.types import Catalogue, Engine
+from dialoop.types import Catalogue, Condition, Engine, Health
 
 
 def make_app(
@@ -50,7 +51,7 @@ def make_app(
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
-    app.include_router(_service_routes())
+    app.include_router(_service_routes(engine))
     _describe(app, body_definitions())
     install(app)
     app.add_middleware(Guard, api_key=api_key, hosts=hosts)
@@ -76,13 +77,14 @@ def _catalogue_routes(catalogue: Catalogue) -> APIRouter:
     return router
 
 
-def _service_routes() -> APIRouter:
+def _service_routes(engine: Engine) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health")
-    async def health() -> dict[str, str]:
-        """Answers while the process lives."""
-        return {"status": "ok"}
+    async def health() -> JSONResponse:
+        """200 while the engine can answer, 503 while it is starting or has failed."""
+        status: Condition = engine.health() if isinstance(engine, Health) else "ok"
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     @router.get("/version")
     async def version() -> dict[str, str]:

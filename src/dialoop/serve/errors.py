@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dialoop.errors import (
     ContextLengthError,
     DialoopError,
+    EngineDownError,
     OverloadedError,
     RenderError,
     RequestError,
@@ -30,6 +31,7 @@ _CODES: dict[type[DialoopError], tuple[int, str | None]] = {
     ContextLengthError: (400, "context_length_exceeded"),
     UnsupportedError: (400, "unsupported"),
     OverloadedError: (429, "rate_limit_exceeded"),
+    EngineDownError: (503, "engine_down"),
 }
 _HTTP: dict[int, str] = {
     404: "no such route: see /openapi.json for those that there are",
@@ -70,8 +72,10 @@ def http_error(error: Exception) -> HttpError:
         return error
     if isinstance(error, RequestError):
         status, code = _CODES.get(type(error), (400, None))
-        retry = {"retry-after": str(error.retry_after)} if isinstance(error, OverloadedError) else {}
-        return HttpError(status, str(error), param=error.param, code=code, headers=retry)
+        answer = HttpError(status, str(error), param=error.param, code=code)
+        if isinstance(error, OverloadedError | EngineDownError):
+            answer.headers["retry-after"] = str(error.retry_after)
+        return answer
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
     _log(error)
@@ -87,9 +91,12 @@ def _kind(status: int) -> str:
 
 
 def _log(error: Exception) -> None:
-    """The places in the code, without the message: it may hold what a user wrote."""
-    places = "".join(traceback.format_tb(error.__traceback__))
-    log.error("unforeseen %s\n%s", type(error).__name__, places)
+    """The places in the code, without the message: it may hold what a user wrote.
+
+    An error of another process has its places there as a note.
+    """
+    places = [*traceback.format_tb(error.__traceback__), *getattr(error, "__notes__", ())]
+    log.error("unforeseen %s\n%s", type(error).__name__, "".join(places))
 
 
 def install(app: FastAPI) -> None:

@@ -1,0 +1,351 @@
+"""Keys and values of running sequences, and the attention that reads them.
+
+They lie in blocks, which sequences that begin alike share. On a CPU a sequence that decodes has a lane
+beside: the same keys and values in one piece, so that no step gathers them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+LANE_QUERIES = 16
+"""The most tokens that a sequence may read in one step from its lane."""
+SMALLEST_LANE = 256
+"""Tokens; the others are its powers of two."""
+
+
+class Lane:
+    """Where one sequence's lane lies: the first `filled` of its tokens are there."""
+
+    def __init__(self) -> None:
+        self.filled = 0
+        self.index = 0
+        self.group: Lanes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Span:
+    """Tokens [start, stop) of one sequence, whose token i lies in slot i % size of block blocks[i // size].
+
+    lane: of the sequence, where it may have one.
+    """
+
+    start: int
+    stop: int
+    blocks: Sequence[int]
+    size: int = 1
+    lane: Lane | None = None
+
+    def slots(self, start: int, stop: int) -> list[int]:
+        """Of the tokens [start, stop)."""
+        size, blocks = self.size, self.blocks
+        return [blocks[i // size] * size + i % size for i in range(start, stop)]
+
+
+class Cache:
+    """Keys and values of `slots` tokens in every layer; memory is touched as it fills."""
+
+    def __init__(self, slots: int, lanes: int = 0) -> None:
+        self.slots = slots
+        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._most = lanes
+        self._groups: dict[int, Lanes] = {}
+
+    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The layer's (slots, heads, size) tensors, made to fit `key` and `value`, (T, heads, size)."""
+        if index not in self.layers:
+            self.layers[index] = (
+                key.new_empty(self.slots, *key.shape[1:]), value.new_empty(self.slots, *value.shape[1:])
+            )  # fmt: skip
+        return self.layers[index]
+
+    def seat(self, spans: Sequence[Span]) -> dict[Lanes, list[int]]:
+        """Lanes for those spans that may have one, filled up to their starts: the spans of each group.
+
+        The lanes of all others are given up. In a group they lie in the order told, from the first.
+        """
+        small = [i for i, s in enumerate(spans) if s.lane is not None and s.stop - s.start <= LANE_QUERIES]
+        present = {spans[i].lane for i in small}
+        for capacity, group in list(self._groups.items()):
+            for gone in [member for member in group.members if member not in present]:
+                group.leave(gone)
+            if not group.members:
+                del self._groups[capacity]
+        for i in small:
+            self._seat(spans[i])
+        seated: dict[Lanes, list[int]] = {}
+        for i in sorted(small, key=lambda i: spans[i].lane.index):  # type: ignore[union-attr]
+            lane = spans[i].lane
+            if lane is not None and lane.group is not None:
+                seated.setdefault(lane.group, []).append(i)
+        return seated
+
+    def _seat(self, span: Span) -> None:
+        lane = span.lane
+        assert lane is not None
+        if lane.group is not None and span.stop > lane.group.capacity:
+            lane.group.leave(lane)
+        if lane.group is None and self.layers:
+            capacity = max(SMALLEST_LANE, 1 << (span.stop - 1).bit_length())
+            taken = sum(len(group.members) * group.capacity for group in self._groups.values())
+            if taken + capacity <= max(self.slots, capacity):
+                group = self._groups.get(capacity) or Lanes(self, capacity, self._most)
+                self._groups[capacity] = group
+                group.join(lane)
+        if lane.group is not None:
+            lane.filled = min(lane.filled, span.start)
+            lane.group.fill(lane, span)
+
+
+class Lanes:
+    """Lanes of one capacity, the members' in the first places.
+
+    layers: the layer's (count, heads, capacity, size) keys and values.
+    """
+
+    def __init__(self, cache: Cache, capacity: int, count: int) -> None:
+        self.capacity = capacity
+        self.members: list[Lane] = []
+        self._blocks = cache.layers
+        self._clean = 0
+        self.layers = {
+            i: tuple(x.new_empty(count, x.shape[1], capacity, x.shape[2]) for x in pair)
+            for i, pair in cache.layers.items()
+        }
+
+    def join(self, lane: Lane) -> None:
+        if len(self.members) == self._clean:
+            # What is masked still takes part, times zero: it must be a number.
+            for pair in self.layers.values():
+                for x in pair:
+                    x[self._clean].zero_()
+            self._clean += 1
+        lane.group, lane.index, lane.filled = self, len(self.members), 0
+        self.members.append(lane)
+
+    def leave(self, lane: Lane) -> None:
+        """The last member takes the place."""
+        last = self.members.pop()
+        if last is not lane:
+            for pair in self.layers.values():
+                for x in pair:
+                    x[lane.index, :, : last.filled] = x[last.index, :, : last.filled]
+            last.index = lane.index
+            self.members[lane.index] = last
+        lane.group, lane.filled = None, 0
+
+    def fill(self, lane: Lane, span: Span) -> None:
+        """Copy what the lane lacks before the span's start."""
+        if lane.filled == span.start:
+            return
+        slots = None
+        for i, pair in self.layers.items():
+            for x, blocks in zip(pair, self._blocks[i], strict=True):
+                if slots is None:
+                    slots = torch.tensor(span.slots(lane.filled, span.start), device=x.device)
+                x[lane.index, :, lane.filled : span.start] = blocks.index_select(0, slots).transpose(0, 1)
+        lane.filled = span.start
+
+
+class Step:
+    """The spans of one forward, as the attention layers need them."""
+
+    def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device) -> None:
+        self.cache = cache
+        self.device = device
+        self.positions = self._tensor(chain.from_iterable(range(span.start, span.stop) for span in spans))
+        self._written = self._tensor(chain.from_iterable(s.slots(s.start, s.stop) for s in spans))
+        starts, place = [], 0
+        for span in spans:
+            starts.append(place)
+            place += span.stop - span.start
+        seated = cache.seat(spans)
+        self._parts: list[_Decoding | _Chunk] = [
+            _Decoding(self, lanes, [spans[i] for i in members], [starts[i] for i in members])
+            for lanes, members in seated.items()
+        ]
+        in_lanes = {i for members in seated.values() for i in members}
+        self._parts += [_Chunk(self, span, starts[i]) for i, span in enumerate(spans) if i not in in_lanes]
+
+    def _tensor(self, numbers: Any) -> Tensor:
+        return torch.tensor(list(numbers), device=self.device)
+
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float,
+        window: int | None = None, cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        """query: (T, H, D); key, value: (T, H_kv, D), the tokens' own. Returns (T, H, D of values).
+
+        window: how many tokens a query sees, itself included.  cap: Gemma 2's soft cap of scores.
+        """
+        keys, values = self.cache.layer(layer, key, value)
+        keys.index_copy_(0, self._written, key)
+        values.index_copy_(0, self._written, value)
+        inputs = _Inputs(layer, query, key, value, scale, window, cap)
+        if len(self._parts) == 1 and isinstance(self._parts[0].rows, slice):
+            return self._parts[0].attend(inputs)
+        out = query.new_empty(*query.shape[:2], value.shape[-1])
+        for part in self._parts:
+            out[part.rows] = part.attend(inputs)
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    layer: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    window: int | None
+    cap: float | None
+
+
+class _Decoding:
+    """Spans of a few tokens with lanes of one group: all in one product, padded to the longest."""
+
+    def __init__(self, step: Step, lanes: Lanes, spans: Sequence[Span], starts: Sequence[int]) -> None:
+        self._lanes = lanes
+        self._count = len(spans)
+        self._longest = max(span.stop for span in spans)
+        self._sizes = [span.stop - span.start for span in spans]
+        self._spans = spans
+        self._step = step
+        places = [range(at, at + size) for at, size in zip(starts, self._sizes, strict=True)]
+        flat = list(chain.from_iterable(places))
+        self._in_order = flat == list(range(flat[0], flat[0] + len(flat)))
+        self.rows: Any = slice(flat[0], flat[0] + len(flat)) if self._in_order else step._tensor(flat)
+        self._even = len(set(self._sizes)) == 1
+        self._masks: dict[int | None, Tensor | None] = {}
+        self._slots: dict[int, Tensor] = {}
+        for span in spans:
+            assert span.lane is not None
+            span.lane.filled = span.stop
+
+    def attend(self, x: _Inputs) -> Tensor:
+        """(tokens of the spans, H, D of values)."""
+        query, key, value = (t[self.rows] for t in (x.query, x.key, x.value))
+        keys, values = self._lanes.layers[x.layer]
+        heads = key.shape[1]
+        slots = self._written(heads)
+        for lane, new in ((keys, key), (values, value)):
+            lane.view(-1, lane.shape[-1]).index_copy_(0, slots, new.reshape(-1, new.shape[-1]))
+        k, v = (lane[: self._count, :, : self._longest] for lane in (keys, values))
+        most = max(self._sizes)
+        q = query if self._even else self._padded(query, most)
+        repeats = query.shape[1] // heads
+        q = q.view(self._count, most, heads, repeats, -1).permute(0, 2, 3, 1, 4)
+        mask = self._mask(x.window)
+        if mask is not None and most > 1:
+            mask = mask.repeat(1, 1, repeats, 1)
+        q = q.reshape(self._count, heads, repeats * most, -1)
+        out = attention(q, k, v, mask, x.scale, x.cap)
+        out = out.view(self._count, heads, repeats, most, -1).permute(0, 3, 1, 2, 4)
+        out = out.reshape(self._count, most, heads * repeats, -1)
+        return out.flatten(0, 1) if self._even else out[self._real(most)]
+
+    def _written(self, heads: int) -> Tensor:
+        """Where the new tokens of every head lie in the flattened lanes, (tokens * heads,)."""
+        if heads not in self._slots:
+            capacity = self._lanes.capacity
+            self._slots[heads] = self._step._tensor(
+                (i * heads + head) * capacity + token
+                for i, span in enumerate(self._spans)
+                for token in range(span.start, span.stop)
+                for head in range(heads)
+            )
+        return self._slots[heads]
+
+    def _real(self, most: int) -> Tensor:
+        """(count, most) bool: which places of the padded queries are tokens."""
+        sizes = self._step._tensor(self._sizes)
+        return torch.arange(most, device=sizes.device) < sizes[:, None]
+
+    def _padded(self, query: Tensor, most: int) -> Tensor:
+        padded = query.new_zeros(self._count, most, *query.shape[1:])
+        padded[self._real(most)] = query
+        return padded
+
+    def _mask(self, window: int | None) -> Tensor | None:
+        """(count, 1, most, longest): 0 where seen, -inf where not; None where all is seen."""
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window)
+        return self._masks[window]
+
+    def _make_mask(self, window: int | None) -> Tensor | None:
+        most, longest = max(self._sizes), self._longest
+        same = most == 1 and all(span.stop == longest for span in self._spans)
+        if same and (window is None or window >= longest):
+            return None
+        starts = self._step._tensor(span.start for span in self._spans)
+        places = torch.arange(longest, device=starts.device)
+        age = (starts[:, None] + places[:most])[:, :, None] - places
+        hidden = torch.zeros(age.shape, device=starts.device)
+        return hidden.masked_fill_(~_visible(age, window), -torch.inf)[:, None]
+
+
+class _Chunk:
+    """Many tokens of one sequence; its past, where it has one, is gathered."""
+
+    def __init__(self, step: Step, span: Span, start: int) -> None:
+        self.rows = slice(start, start + span.stop - span.start)
+        self._span = span
+        self._step = step
+        self._past: Tensor | None = None
+        self._masks: dict[int | None, Tensor] = {}
+
+    def attend(self, x: _Inputs) -> Tensor:
+        """(tokens of the span, H, D of values)."""
+        q, k, v = (t[self.rows] for t in (x.query, x.key, x.value))
+        if self._span.start:
+            keys, values = self._step.cache.layers[x.layer]
+            slots = self._slots()
+            k, v = (blocks.index_select(0, slots) for blocks in (keys, values))
+        plain = not self._span.start and (x.window is None or x.window >= self._span.stop)
+        mask = None if plain else self._mask(x.window)
+        q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
+        return attention(q, k, v, mask, x.scale, x.cap, causal=plain)[0].transpose(0, 1)
+
+    def _slots(self) -> Tensor:
+        if self._past is None:
+            self._past = self._step._tensor(self._span.slots(0, self._span.stop))
+        return self._past
+
+    def _mask(self, window: int | None) -> Tensor:
+        """(stop - start, stop) bool: which tokens each query sees."""
+        if window not in self._masks:
+            at = torch.arange(self._span.stop, device=self._step.device)
+            self._masks[window] = _visible(at[self._span.start :, None] - at, window)
+        return self._masks[window]
+
+
+def _visible(age: Tensor, window: int | None) -> Tensor:
+    """Which keys a query may see, by how many tokens ago they were; below 0 = after it."""
+    return (age >= 0) if window is None else (age >= 0) & (age < window)
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, cap: float | None,
+    *, causal: bool = False,
+) -> Tensor:  # fmt: skip
+    """q: (B, H, T, D); k, v: (B, H_kv, L, D); mask: bool, True = seen, or added to the scores."""
+    if cap is None:
+        grouped = q.shape[1] != k.shape[1]
+        return functional.scaled_dot_product_attention(
+            q, k, v, mask, is_causal=causal, scale=scale, enable_gqa=grouped
+        )  # fmt: skip
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    scores = torch.tanh(q @ k.mT * (scale / cap)) * cap
+    if causal:
+        mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if mask is not None:
+        scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+    return scores.float().softmax(-1).to(v.dtype) @ v

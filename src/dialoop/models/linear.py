@@ -1,0 +1,154 @@
+"""Linear layers for answering, their weights packed once in the order that the processor reads them.
+
+Activations are float32 on a CPU; only the weights take fewer bits. Each row of a batch is computed as it
+would be alone, but for the last bits of a float32 sum.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dialoop.models.load import default_dtype
+
+Precision = Literal["float32", "half", "int8"]
+"""Of weights: as they are; 16 bits, which hold what a bf16 file says; 8 bits and one scale a row."""
+LARGEST_HALF = 65504.0
+
+
+class Linear(Protocol):
+    """(N, in) -> (N, out)."""
+
+    def __call__(self, x: Tensor, /) -> Tensor: ...
+
+
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision) -> Linear:
+    """The fastest layer that keeps to `precision` here. weight: (out, in); bias: (out,).
+
+    Packed weights are copies. Where the processor has no such arithmetic, the next more exact one is taken.
+    """
+    if weight.device.type != "cpu":
+        return _Plain(weight, bias)
+    bias = None if bias is None else bias.detach().float()
+    if precision == "int8" and _has_fbgemm():
+        return _Int8(weight, bias)
+    if precision != "float32":
+        if default_dtype("cpu") == torch.bfloat16:
+            return _Bfloat16(weight, bias)
+        if _has_fbgemm() and float(weight.detach().abs().max()) <= LARGEST_HALF:
+            return _Half(weight, bias)
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return _Float32(weight, bias) if known else _Plain(weight.float(), bias)
+
+
+def _has_fbgemm() -> bool:
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+class _Plain:
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight.detach(), bias
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self._weight, self._bias)
+
+
+class _Mkldnn:
+    """oneDNN's own order of the weights; it is chosen for batches of about BATCH rows."""
+
+    BATCH = 16
+    dtype = torch.float32
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        dense = weight.detach().to(self.dtype)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(dense, self.BATCH)
+        self._bias = None if bias is None else bias.to(self.dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.to(self.dtype), self._packed, self._bias, "none", [], ""
+        )
+        return y.float()
+
+
+class _Float32(_Mkldnn):
+    """float32 weights."""
+
+
+class _Bfloat16(_Mkldnn):
+    """bf16 weights and products; sums in float32."""
+
+    dtype = torch.bfloat16
+
+
+class _Half:
+    """fp16 weights, widened as they are read: products and sums in float32.
+
+    They hold a bf16 weight exactly down to 2^-14, and within 2^-25 below.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.detach().float(), bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        y: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        return y
+
+
+class _Int8:
+    """int8 weights with a scale for each row out, int8 inputs with a scale for each row in.
+
+    Without VNNI two products are summed in 16 bits: inputs take 7 bits then, so that none overflows.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        dense = weight.detach().float()
+        scales = (dense.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
+            zeros = torch.zeros(len(scales), dtype=torch.long)
+            quantized = torch.quantize_per_channel(dense, scales.double(), zeros, 0, torch.qint8)
+            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self._bias = bias
+        self._levels, self._zero = (127, 128) if _has_vnni() else (63, 64)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
+        largest.clamp_min_(torch.finfo(torch.float32).tiny)
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x / largest, 1 / self._levels, self._zero, self._packed
+        )
+        y *= largest
+        return y if self._bias is None else y.add_(self._bias)
+
+
+def _has_vnni() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+
+
+class PackedLinear(nn.Module):
+    """Takes the place of an `nn.Linear` in a model that runs through transformers."""
+
+    def __init__(self, linear: nn.Linear, precision: Precision) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._linear = pack(linear.weight, linear.bias, precision)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self._linear(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+
+
+def fuse(linears: Sequence[nn.Linear], precision: Precision) -> Linear:
+    """One layer whose output is those of `linears` side by side."""
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    biases = [linear.bias for linear in linears]
+    held = any(bias is not None for bias in biases)
+    zeros = [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
+    return pack(weight, torch.cat(zeros) if held else None, precision)
