@@ -15,6 +15,8 @@ Role = Literal["system", "developer", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant", "tool")
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Language = Literal["en", "zh", "other"]
+Precision = Literal["float32", "half", "int8"]
+"""Of a model's weights when it answers: as they are; 16 bits, as bf16 files hold; 8 bits, a scale a row."""
 
 
 @dataclass(frozen=True, slots=True)

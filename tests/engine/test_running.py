@@ -168,14 +168,14 @@ def test_an_answer_given_up_leaves_its_room_to_others() -> None:
 
 
 def test_a_step_that_fails_names_its_rows_and_lets_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(CONFIGS["mixtral"])
+    model = model_of(CONFIGS["llama"])
     running = Running(model, max_rows=1, step_tokens=64, context=CONTEXT, cache_tokens=100)
     first, second = rows_of([[5] * 30, [6] * 30])
     running.add(first)
     running.add(second)
     with monkeypatch.context() as patch:
         patch.setattr(
-            model.model.layers[1], "forward", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("x"))
+            model.get_input_embeddings(), "forward", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("x"))
         )
         with pytest.raises(StepError) as caught:
             running.advance()

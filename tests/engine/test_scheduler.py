@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import settings
@@ -10,13 +11,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from dialoop.engine.blocks import Blocks, extend_keys
-from dialoop.engine.scheduler import PATIENCE, Piece, Scheduler, Tokens
+from dialoop.engine.scheduler import MEMORY_BOUND, PATIENCE, Piece, Scheduler, Tokens
 
 SIZE, COUNT, STEP, PLACES, LONGEST = 4, 12, 10, 4, 40
 
 
+def right(draft: Sequence[int], said: Sequence[int]) -> int:
+    """Tokens of the draft that are said, up to the first that is not."""
+    return next((i for i, token in enumerate(draft) if said[i : i + 1] != [token]), len(draft))
+
+
 class Serving(RuleBasedStateMachine):
-    """A model that writes what it reads into blocks, as tokens; attention must find a sequence's own past."""
+    """A model that writes what it reads into blocks, as tokens; attention must find a sequence's own past.
+
+    Drafts are read too: wrong ones must be nobody's past.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,15 +38,16 @@ class Serving(RuleBasedStateMachine):
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=30),
         priority=st.integers(-1, 1),
         owner=st.sampled_from(["", "adapter"]),
+        drafted=st.booleans(),
     )
-    def arrive(self, prompt: list[int], priority: int, owner: str) -> None:
-        tokens = Tokens(prompt, priority=priority, owner=owner)
+    def arrive(self, prompt: list[int], priority: int, owner: str, drafted: bool) -> None:
+        tokens = Tokens(prompt, priority=priority, owner=owner, longest=LONGEST if drafted else None)
         self.scheduler.add(tokens)
         self.alive.append(tokens)
 
     @precondition(lambda self: self.alive)
-    @rule(token=st.integers(0, 1))
-    def step(self, token: int) -> None:
+    @rule(said=st.lists(st.integers(0, 1), min_size=STEP, max_size=STEP))
+    def step(self, said: list[int]) -> None:
         pieces = self.scheduler.schedule()
         assert pieces, "something waits or runs, and nothing moves"
         assert sum(map(len, pieces)) <= STEP
@@ -45,23 +55,20 @@ class Serving(RuleBasedStateMachine):
         for piece in pieces:
             self.read(piece)
         for piece in pieces:
-            self.scheduler.done(piece)
-            if piece.last:
-                self.say(piece.tokens, token)
+            self.scheduler.done(piece, said[: right(piece.draft, said) + 1] if piece.last else ())
+            if len(piece.tokens.ids) >= LONGEST:
+                self.leave(piece.tokens)
 
     def read(self, piece: Piece) -> None:
         tokens = piece.tokens
         assert 0 <= piece.start < piece.stop <= len(tokens.ids)
-        for position in range(piece.start, piece.stop):
-            block = tokens.blocks[position // SIZE]
-            self.memory[block][position % SIZE] = (tokens.owner, tokens.ids[position])
-        past = [self.memory[tokens.blocks[i // SIZE]][i % SIZE] for i in range(piece.stop)]
-        assert past == [(tokens.owner, token) for token in tokens.ids[: piece.stop]]
+        assert not piece.draft or (piece.last and len(tokens.ids) + len(piece.draft) < LONGEST)
+        for position, token in enumerate(piece.ids, piece.start):
+            self.memory[tokens.blocks[position // SIZE]][position % SIZE] = (tokens.owner, token)
+        assert self.past(tokens, piece.stop) == [(tokens.owner, t) for t in tokens.ids[: piece.stop]]
 
-    def say(self, tokens: Tokens, token: int) -> None:
-        tokens.ids.append(token)
-        if len(tokens.ids) >= LONGEST:
-            self.leave(tokens)
+    def past(self, tokens: Tokens, stop: int) -> list[tuple[str, int] | None]:
+        return [self.memory[tokens.blocks[i // SIZE]][i % SIZE] for i in range(stop)]
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -78,6 +85,14 @@ class Serving(RuleBasedStateMachine):
         used = Counter(block for tokens in self.alive for block in tokens.blocks)
         assert self.blocks.available == COUNT - len(used)
         assert len(self.scheduler.waiting) + len(self.scheduler.running) == len(self.alive)
+
+    @invariant()
+    def between_steps_nobody_holds_more_than_its_own_past(self) -> None:
+        for tokens in self.alive:
+            assert len(tokens.blocks) == -(-tokens.computed // SIZE)
+            assert self.past(tokens, tokens.computed) == [
+                (tokens.owner, token) for token in tokens.ids[: tokens.computed]
+            ]
 
     @invariant()
     def a_block_that_is_written_has_one_holder(self) -> None:
@@ -98,9 +113,7 @@ def run(scheduler: Scheduler, until: int) -> list[list[tuple[int, int]]]:
         pieces = scheduler.schedule()
         steps.append([(piece.tokens.place, len(piece)) for piece in pieces])
         for piece in pieces:
-            scheduler.done(piece)
-            if piece.last:
-                piece.tokens.ids.append(7)
+            scheduler.done(piece, [7] if piece.last else ())
     return steps
 
 
@@ -161,6 +174,81 @@ def test_priority_lets_pass_and_low_priority_has_its_turn_too() -> None:
     for _ in range(PATIENCE + 1):
         scheduler.add(Tokens([4]))
     assert scheduler.waiting.index(low) < len(scheduler.waiting) - 1
+
+
+def follow(scheduler: Scheduler, texts: dict[Tokens, list[int]]) -> dict[Tokens, tuple[int, ...]]:
+    """One step, in which each sequence goes on along its text; the drafts that were read."""
+    drafts = {}
+    for piece in scheduler.schedule():
+        rest = texts[piece.tokens][len(piece.tokens.ids) :]
+        scheduler.done(piece, rest[: right(piece.draft, rest) + 1] if piece.last else ())
+        drafts[piece.tokens] = piece.draft
+    return drafts
+
+
+LOOP, FRESH = [*range(20)] * 30, [*range(1000, 1600)]
+
+
+def begun(scheduler: Scheduler, *texts: list[int]) -> dict[Tokens, list[int]]:
+    """Sequences that will say these texts, their first 50 tokens read."""
+    sequences = {Tokens(text[:50], longest=len(text)): text for text in texts}
+    for tokens in sequences:
+        scheduler.add(tokens)
+    assert set(follow(scheduler, sequences).values()) == {()}  # beside a prompt none is free
+    return sequences
+
+
+def test_a_draft_grows_while_it_is_right_to_the_bound_and_ends_when_it_is_wrong() -> None:
+    scheduler = Scheduler(Blocks(100, 4), step_tokens=1000, max_running=4)
+    copying = begun(scheduler, LOOP[:150] + FRESH[:100] + [7] * 9)
+    (tokens,) = copying
+    lengths = []
+    while len(tokens.ids) < 150:
+        lengths += map(len, follow(scheduler, copying).values())
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == MEMORY_BOUND - 1
+    after = [follow(scheduler, copying)[tokens] for _ in range(100)]
+    assert not any(after[1:])
+
+
+def test_many_sequences_side_by_side_have_no_drafts_until_some_have_left() -> None:
+    scheduler = Scheduler(Blocks(3000, 4), step_tokens=1000, max_running=99, sharing=False)
+    copying = begun(scheduler, *[LOOP] * MEMORY_BOUND)
+    assert not any(any(follow(scheduler, copying).values()) for _ in range(20))
+    for tokens in list(copying)[4:]:
+        scheduler.remove(tokens)
+    assert [len(draft) for draft in follow(scheduler, copying).values()] == [3, 3, 3, 3]
+
+
+def test_the_more_sequences_go_on_the_surer_a_draft_must_be() -> None:
+    for count, steps_without in ((1, 1), (8, 1), (12, 3)):
+        scheduler = Scheduler(Blocks(3000, 4), step_tokens=1000, max_running=99, sharing=False)
+        copying = begun(scheduler, *[LOOP] * count)
+        steps = [any(follow(scheduler, copying).values()) for _ in range(8)]
+        assert steps.index(True) == steps_without
+
+
+def test_what_one_sequence_leaves_of_the_room_for_drafts_the_others_take() -> None:
+    scheduler = Scheduler(Blocks(3000, 4), step_tokens=1000, max_running=9, sharing=False)
+    mixed = begun(scheduler, LOOP, FRESH, LOOP)
+    for _ in range(20):
+        drafts = follow(scheduler, mixed)
+    assert sorted(map(len, drafts.values())) == [0, 6, 7]
+
+
+def test_a_draft_ends_where_no_block_is_left_and_drives_nobody_out() -> None:
+    scheduler = Scheduler(Blocks(7, 4), step_tokens=100, max_running=4)
+    copying, other = Tokens([5] * 9, longest=99), Tokens([6])
+    for tokens in (copying, other):
+        scheduler.add(tokens)
+    longest = 0
+    while len(copying.ids) < 20:
+        before = len(other.ids)
+        drafts = follow(scheduler, {copying: [5] * 20, other: [6] * 9})
+        longest = max(longest, len(drafts[copying]))
+        assert len(other.ids) == before + 1
+    assert longest > 2
+    assert scheduler.preemptions == 0
 
 
 def test_more_blocks_than_there_are_cannot_be_taken() -> None:

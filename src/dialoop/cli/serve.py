@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -33,8 +33,15 @@ def serve(
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Context in tokens; the model's own unless given.")
     ] = None,
+    precision: Annotated[
+        Literal["float32", "half", "int8"] | None,
+        typer.Option(help="Of the weights; 16 bits unless given, or 32 where the files hold as many."),
+    ] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Answers decoded side by side, by model.")] = 32,
     max_open: Annotated[int, typer.Option(min=1, help="Requests running and waiting; more get a 429.")] = 256,
+    speculate: Annotated[
+        bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
+    ] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
     adapter_dir: Annotated[
         list[Path] | None,
@@ -57,8 +64,8 @@ def serve(
 
         refs = resolve(context.obj, model or [SHIPPED])
         engine = ProcessEngine(
-            refs, context=max_model_len, max_rows=max_rows, max_open=max_open,
-            adapter_memory=adapter_memory * 2**20,
+            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
+            speculate=speculate, adapter_memory=adapter_memory * 2**20,
         )  # fmt: skip
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(

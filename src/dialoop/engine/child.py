@@ -48,7 +48,7 @@ def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:
         from dialoop.engine.loaded import open_models
         from dialoop.engine.local import LocalCore
 
-        models = open_models(setup.refs, context=setup.context)
+        models = open_models(setup.refs, context=setup.context, precision=setup.precision)
         local = LocalCore(models, lambda said: _send(line, said), **setup.options)
         for model, shelved in setup.shelved:
             local.know(model, shelved)

@@ -18,8 +18,8 @@ from dialoop.engine.wire import Opened
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.encoder import is_encoder, load_encoder, positions_of
-from dialoop.models.load import default_device, load_model
-from dialoop.types import ModelRef, Served
+from dialoop.models.load import default_device, load_model, stored_dtype
+from dialoop.types import ModelRef, Precision, Served
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +28,7 @@ class LoadedModel:
 
     folder: the base's directory.  adapters: beside `model`, which other names share.  adapter: this name's
     own, "" where it is the base.  merged: an adapter is folded into the weights.
+    precision: that the weights are to be packed to by the engine; None = they stay as they are.
     """
 
     served: Served
@@ -37,6 +38,7 @@ class LoadedModel:
     adapters: Adapters | None = None
     adapter: str = ""
     merged: bool = False
+    precision: Precision | None = None
 
     @property
     def known(self) -> Known:
@@ -67,13 +69,24 @@ class LoadedEncoder:
 Loaded = LoadedModel | LoadedEncoder
 
 
-def open_model(ref: ModelRef, *, created: int | None = None, context: int | None = None) -> LoadedModel:
+def open_model(
+    ref: ModelRef,
+    *,
+    created: int | None = None,
+    context: int | None = None,
+    precision: Precision | None = None,
+) -> LoadedModel:
     """Load `ref` for answering, its adapter folded in.
 
     created: Unix seconds, None = now.  context: tokens, None or more than the model has = the model's own.
-    On a CPU the weights are fp32: bf16 rounds differently in batches of different sizes.
+    precision: for an engine, which packs the weights; None = fp32 on a CPU: bf16 would round differently in
+    batches of different sizes.
     """
-    model = load_model(ref, dtype=_dtype(), merge=True)
+    dtype = None
+    if default_device() == "cpu":
+        exact = precision in (None, "float32") or ref.adapter is not None
+        dtype = torch.float32 if exact else stored_dtype(ref.base)
+    model = load_model(ref, dtype=dtype, merge=True)
     longest = context_of(model)
     served = Served(
         name=ref.name,
@@ -81,14 +94,15 @@ def open_model(ref: ModelRef, *, created: int | None = None, context: int | None
         context=min(context or longest, longest),
     )
     tokenizer = ChatTokenizer.load(ref.base)
-    return LoadedModel(served, model, tokenizer, ref.base, merged=ref.adapter is not None)
+    merged = ref.adapter is not None
+    return LoadedModel(served, model, tokenizer, ref.base, merged=merged, precision=precision)
 
 
 def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
     """Load an encoder; context as for `open_model`. Raises ModelError for an adapter too."""
     if ref.adapter is not None:
         raise ModelError(f"{ref.adapter}: lies on an encoder, which takes no adapters: merge it first")
-    model = load_encoder(ref.base, dtype=_dtype())
+    model = load_encoder(ref.base, dtype=torch.float32 if default_device() == "cpu" else None)
     longest = positions_of(model)
     config: Any = model.config
     reader = Reader.load(ref.base, min(context or longest, longest), int(config.hidden_size))
@@ -96,26 +110,35 @@ def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
     return LoadedEncoder(served, model, reader, ref.base)
 
 
-def _dtype() -> torch.dtype | None:
-    return torch.float32 if default_device() == "cpu" else None
+def open_models(
+    refs: Sequence[ModelRef], *, context: int | None = None, precision: Precision | None = None
+) -> dict[str, Loaded]:
+    """All of `refs` by their names, for an engine; those of one base share it where their adapters can stand
+    beside it.
 
-
-def open_models(refs: Sequence[ModelRef], *, context: int | None = None) -> dict[str, Loaded]:
-    """All of `refs` by their names; those of one base share it where their adapters can stand beside it."""
+    precision: of a decoder's weights; None = 16 bits where the files hold no more.
+    """
     opened: dict[str, Loaded] = {}
     for base in dict.fromkeys(ref.base.resolve() for ref in refs):
         family = [ref for ref in refs if ref.base.resolve() == base]
         if is_encoder(base):
             opened |= {ref.name: open_encoder(ref, context=context) for ref in family}
             continue
-        shared = _beside_one_base(family, context) if len(family) > 1 else None
-        opened |= shared or {ref.name: open_model(ref, context=context) for ref in family}
+        packed = precision or _stored_precision(base)
+        shared = _beside_one_base(family, context, packed) if len(family) > 1 else None
+        opened |= shared or {ref.name: open_model(ref, context=context, precision=packed) for ref in family}
     return {ref.name: opened[ref.name] for ref in refs}
 
 
-def _beside_one_base(family: Sequence[ModelRef], context: int | None) -> dict[str, LoadedModel] | None:
+def _stored_precision(base: Path) -> Precision:
+    return "half" if stored_dtype(base) in (torch.bfloat16, torch.float16) else "float32"
+
+
+def _beside_one_base(
+    family: Sequence[ModelRef], context: int | None, precision: Precision
+) -> dict[str, LoadedModel] | None:
     """None where an adapter changes more than it may here: then each is merged into a base of its own."""
-    alone = open_model(replace(family[0], adapter=None), context=context)
+    alone = open_model(replace(family[0], adapter=None), context=context, precision=precision)
     adapters = Adapters(alone.model)
     try:
         for ref in family:

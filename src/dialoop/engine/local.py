@@ -54,6 +54,7 @@ class LocalCore:
     chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
     less where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
     pinned; the longest unused leave memory, and requests wait where all are in use.
+    speculate: several tokens a step where an answer repeats what it has read.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class LocalCore:
         step_tokens: int = 512,
         cache_tokens: int | None = None,
         adapter_memory: int = 2**30,
+        speculate: bool = True,
     ) -> None:
         self._decoders = {name: each for name, each in models.items() if isinstance(each, LoadedModel)}
         self._lane = {name: id(each.model) for name, each in models.items()}
@@ -73,14 +75,17 @@ class LocalCore:
         self._grammars = {tokenizer: Grammars(tokenizer) for tokenizer in tokenizers}
         self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
         self._wanted: set[int] = set()
+        each = {id(loaded.model): loaded for loaded in models.values()}
         running: dict[int, Running | EncoderRunning] = {
-            id(loaded.model): Running(
+            key: Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
+                precision=loaded.precision,
+                speculate=speculate,
             )
             if isinstance(loaded, LoadedModel)
             else EncoderRunning(loaded.model, step_tokens=step_tokens)
-            for loaded in models.values()
+            for key, loaded in each.items()
         }  # fmt: skip
         self._worker = Worker(running, self._wanted, deliver, adapter_memory)
 

@@ -34,7 +34,7 @@ from dialoop.engine.wire import (
     Work,
 )
 from dialoop.errors import EngineDownError, ModelError
-from dialoop.types import Condition, ModelRef
+from dialoop.types import Condition, ModelRef, Precision
 
 log = logging.getLogger("dialoop.engine")
 
@@ -51,7 +51,7 @@ class ProcessEngine(Front):
 
     Made once the models are loaded. Raises what loading them raised, or EngineDownError where the child
     ended. A child that ends by itself is started again; `restarts` times in a row, unless it holds longer.
-    max_open: as in `Front`; context: as for `open_models`; options: as in `LocalCore`.
+    max_open: as in `Front`; context, precision: as for `open_models`; options: as in `LocalCore`.
     """
 
     def __init__(
@@ -59,12 +59,15 @@ class ProcessEngine(Front):
         refs: Sequence[ModelRef],
         *,
         context: int | None = None,
+        precision: Precision | None = None,
         max_open: int = 256,
         restarts: int = 5,
         **options: Unpack[CoreOptions],
     ) -> None:
         mail = Mail()
-        self._children = ChildCore(Setup(tuple(refs), context, options), mail.deliver, restarts=restarts)
+        self._children = ChildCore(
+            Setup(tuple(refs), context, precision, options), mail.deliver, restarts=restarts
+        )
         try:
             known = _known(self._children.opened)
         except BaseException:

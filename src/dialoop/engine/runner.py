@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -23,9 +24,9 @@ from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span, Step
 from dialoop.models.lean import LeanDecoder
-from dialoop.models.linear import Precision
+from dialoop.models.linear import pack_in_place
 from dialoop.models.paged import Body, PagedBody, agrees
-from dialoop.types import Scored
+from dialoop.types import Precision, Scored
 
 T = TypeVar("T")
 BLOCK = 16
@@ -35,12 +36,17 @@ CACHE_SHARE = 0.25
 
 
 class Runner(Protocol):
-    """Reads pieces. shares: a sequence may go on from blocks that another one filled."""
+    """Reads pieces.
+
+    shares: a sequence may go on from blocks that another one filled, and from the middle of its own.
+    """
 
     shares: bool
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
-        """Of the pieces that are the last of their sequences, in order, (N, V) float32."""
+        """After the pieces that are the last of their sequences, and after each token of their drafts, in
+        order, (N, V) float32.
+        """
         ...
 
     def forget(self, tokens: Tokens) -> None:
@@ -72,23 +78,28 @@ def runner_of(
     *,
     rows: int = 1,
     adapters: Adapters | None = None,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
 ) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
 
-    rows: the most sequences of one step.  precision: of the weights, where a lean decoder fits the model.
+    rows: the most sequences of one step.  precision: of the weights, which belong to the runner then and are
+    packed; None = they stay as they are, others may use them.
     """
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision)
     return AloneRunner(model, adapters) if body is None else PagedRunner(body, blocks, rows, adapters)
 
 
-def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision) -> Body | None:
+def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision | None) -> Body | None:
     """The fastest that agrees with the model."""
     with suppress(ModelError):
-        lean = LeanDecoder(model, precision, adapters)
+        lean = LeanDecoder(model, precision or "float32", adapters)
         if agrees(lean, model):
+            if precision is not None:
+                lean.release(model)
             return lean
+    if precision is not None and all(p.device.type == "cpu" for p in model.parameters()):
+        pack_in_place(model, precision)
     paged = PagedBody(model)
     return paged if agrees(paged, model) else None
 
@@ -106,16 +117,28 @@ class PagedRunner:
         self._lanes: dict[Tokens, Lane] = {}
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
-        ids = list(chain.from_iterable(p.tokens.ids[p.start : p.stop] for p in pieces))
-        step = Step(self._cache, [self._span(piece) for piece in pieces], self._device)
-        ends = torch.tensor([len(piece) for piece in pieces]).cumsum(0) - 1
-        wanted = ends[[piece.last for piece in pieces]]
-        with self._adapters.applied(_rows(pieces)):
-            return self._body.logits(torch.tensor(ids, device=self._device), step, wanted.to(self._device))
+        laid = sorted(pieces, key=self._place)
+        ids = list(chain.from_iterable(piece.ids for piece in laid))
+        step = Step(self._cache, [self._span(piece) for piece in laid], self._device)
+        ends = dict(zip(laid, accumulate(map(len, laid)), strict=True))
+        wanted = [
+            row
+            for piece in pieces
+            if piece.last
+            for row in range(ends[piece] - 1 - len(piece.draft), ends[piece])
+        ]
+        with self._adapters.applied(_rows(laid)):
+            token_ids, rows = (torch.tensor(x, dtype=torch.long, device=self._device) for x in (ids, wanted))
+            return self._body.logits(token_ids, step, rows)
+
+    def _place(self, piece: Piece) -> tuple[str, int]:
+        """Rows of one owner lie together, in the order of their lanes."""
+        lane = self._lanes.get(piece.tokens)
+        return piece.tokens.owner, lane.index if lane and lane.group else sys.maxsize
 
     def _span(self, piece: Piece) -> Span:
         lane = self._lanes.setdefault(piece.tokens, Lane()) if self._device.type == "cpu" else None
-        return Span(piece.start, piece.stop, piece.tokens.blocks, BLOCK, lane)
+        return Span(piece.start, piece.start + len(piece), piece.tokens.blocks, BLOCK, lane)
 
     def forget(self, tokens: Tokens) -> None:
         self._lanes.pop(tokens, None)

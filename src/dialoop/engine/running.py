@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
@@ -12,12 +15,11 @@ from dialoop.engine.embed import Vectors
 from dialoop.engine.reader import Wanted
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
-from dialoop.engine.sampler import choose
+from dialoop.engine.sampler import Choice, choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 from dialoop.engine.wire import Ranked
 from dialoop.models.adapters import Adapters
-from dialoop.models.linear import Precision
-from dialoop.types import Scored
+from dialoop.types import Precision, Scored
 
 
 class Running:
@@ -25,8 +27,9 @@ class Running:
 
     max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
     prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
-    context at least.  adapters: beside the model; a row's owner names its own.  precision: of
-    the weights that a lean decoder packs.
+    context at least.  adapters: beside the model; a row's owner names its own.  precision: as for
+    `runner_of`.  speculate: let rows that repeat what they have read say several tokens in a step; they say
+    the same.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class Running:
         context: int,
         cache_tokens: int,
         adapters: Adapters | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
+        speculate: bool = True,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
@@ -47,6 +51,7 @@ class Running:
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
         self._step_tokens = step_tokens
+        self._speculate = speculate and self._runner.shares
         self._row: dict[Tokens, Row] = {}
 
     @property
@@ -61,12 +66,13 @@ class Running:
 
     def add(self, row: Row) -> None:
         """A new answer waits for its turn."""
-        tokens = Tokens(row.prompt, owner=row.owner)
+        longest = len(row.prompt) + row.limit if self._speculate else None
+        tokens = Tokens(row.prompt, owner=row.owner, longest=longest)
         self._row[tokens] = row
         self._scheduler.add(tokens)
 
     def advance(self) -> list[tuple[Row, str]]:
-        """One step; the rows that got a token, each with its new text.
+        """One step; the rows that got tokens, each with its new text.
 
         Where the model fails, the rows that took part leave, and StepError names them.
         """
@@ -85,18 +91,14 @@ class Running:
         return said
 
     def _step(self, pieces: list[Piece]) -> list[tuple[Row, str]]:
-        rows = [self._row[piece.tokens] for piece in pieces if piece.last]
-        for row in rows:
-            if row.constraint is not None:
-                row.constraint.begin()
-        logits = self._runner.logits(pieces)
+        turns = {piece.tokens: Turn(self._row[piece.tokens], piece.draft) for piece in pieces if piece.last}
+        for turn in turns.values():
+            if turn.row.constraint is not None:
+                turn.row.constraint.begin()
+        _speak(self._runner.logits(pieces), list(turns.values()))
         for piece in pieces:
-            self._scheduler.done(piece)
-        choices = choose(logits, rows) if rows else []
-        said = [(row, row.accept(choice)) for row, choice in zip(rows, choices, strict=True)]
-        for piece, choice in zip([piece for piece in pieces if piece.last], choices, strict=True):
-            piece.tokens.ids.append(choice.token)
-        return said
+            self._scheduler.done(piece, turns[piece.tokens].said if piece.last else ())
+        return [(turn.row, turn.text) for turn in turns.values()]
 
     def score(self, rows: Sequence[Rendered], owner: str) -> Generator[None, None, list[Scored]]:
         """Log-probabilities of what rows that begin alike learn; yields after each forward."""
@@ -121,6 +123,40 @@ class Running:
                 del self._row[tokens]
                 self._scheduler.remove(tokens)
                 self._runner.forget(tokens)
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """What a row says in one step: a token, and another for each token of its draft that was right."""
+
+    row: Row
+    draft: tuple[int, ...]
+    said: list[int] = field(default_factory=list)
+    text: str = ""
+
+    def accept(self, choice: Choice) -> bool:
+        """Whether the row has another: the draft was right so far, and the answer has not ended."""
+        self.said.append(choice.token)
+        self.text += self.row.accept(choice)
+        right = self.draft[len(self.said) - 1 : len(self.said)] == (choice.token,)
+        return right and self.row.finish_reason is None
+
+
+def _speak(logits: Tensor, turns: list[Turn]) -> None:
+    """Each token is chosen as without drafts, whatever the draft: from its place's logits after the tokens
+    before it. logits: (sum of 1 + len(draft), V), the turns in order.
+    """
+    ends = accumulate(1 + len(turn.draft) for turn in turns)
+    going = [(turn, end - 1 - len(turn.draft)) for turn, end in zip(turns, ends, strict=True)]
+    while going:
+        places = [place for _, place in going]
+        here = logits if len(places) == len(logits) else logits[places]
+        choices = choose(here, [turn.row for turn, _ in going])
+        going = [
+            (turn, place + 1)
+            for (turn, place), choice in zip(going, choices, strict=True)
+            if turn.accept(choice)
+        ]
 
 
 class StepError(Exception):

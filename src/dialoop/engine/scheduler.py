@@ -7,23 +7,40 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dialoop.engine.blocks import Blocks, extend_keys
+from dialoop.engine.lookup import Lookup
 
 PATIENCE = 64
 """Later arrivals that one step of priority lets pass: low priority waits, but never for ever."""
+MEMORY_BOUND = 16
+"""Tokens up to which a step takes little longer than with few: its time is that of fetching the weights.
+
+At two multiply-adds a cycle on AVX2 a core does some 16 of them for each fp32 weight that memory brings.
+"""
+START = 0.5
+"""Share of guesses that come true before a draft is made.
+
+A step of several tokens may cost half a step more than of one: a matrix product beside a matrix by a vector.
+"""
+WORTH = 0.1
+"""The least odds of each token of a draft: what one more costs beside a single sequence, in steps."""
 
 
 class Tokens:
     """One sequence as the scheduler sees it: its tokens, how many of them are computed, and its blocks.
 
     priority: lower goes first.  owner: what else than the tokens decides their keys and values, such as an
-    adapter.  cached: tokens that were found computed when it was first admitted.
+    adapter.  longest: the most tokens that it may come to; drafts are made where that is told.
+    cached: tokens that were found computed when it was first admitted.
     """
 
-    def __init__(self, prompt: Sequence[int], *, priority: int = 0, owner: str = "") -> None:
+    def __init__(
+        self, prompt: Sequence[int], *, priority: int = 0, owner: str = "", longest: int | None = None
+    ) -> None:
         self.ids = list(prompt)
+        self.lookup = None if longest is None else Lookup(self.ids, longest)
         self.priority = priority
         self.owner = owner
         self.place = 0
@@ -35,11 +52,17 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Tokens [start, stop) of a sequence, read in one step."""
+    """Tokens [start, stop) of a sequence, and after them a draft of the next ones, read in one step."""
 
     tokens: Tokens
     start: int
     stop: int
+    draft: tuple[int, ...] = ()
+
+    @property
+    def ids(self) -> list[int]:
+        """All that is read."""
+        return [*self.tokens.ids[self.start : self.stop], *self.draft]
 
     @property
     def last(self) -> bool:
@@ -47,7 +70,7 @@ class Piece:
         return self.stop == len(self.tokens.ids)
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return self.stop - self.start + len(self.draft)
 
 
 class Scheduler:
@@ -80,7 +103,8 @@ class Scheduler:
         self._let_go(tokens)
 
     def schedule(self) -> list[Piece]:
-        """The next step: one token for each sequence that decodes, then prompts as far as the budget goes.
+        """The next step: one token for each sequence that decodes, then prompts as far as the budget goes,
+        then drafts where they cost next to nothing.
 
         A sequence that finds no block takes those of the last in line, which will be computed again.
         """
@@ -94,16 +118,24 @@ class Scheduler:
                     planned[tokens] = Piece(tokens, tokens.computed, stop)
         if self.preemptions == before:
             self._admit(planned)
+        self._draft(planned)
         return list(planned.values())
 
-    def done(self, piece: Piece) -> None:
-        """The piece is computed: its full blocks may be found by others."""
+    def done(self, piece: Piece, said: Sequence[int] = ()) -> None:
+        """The piece is computed and `said` follows it; all of that but its last token stood in the draft.
+
+        Full blocks may be found by others; what the rest of the draft took is free again.
+        """
         tokens, size = piece.tokens, self._blocks.size
-        tokens.computed = piece.stop
+        tokens.ids += said
+        tokens.computed = piece.stop + max(len(said) - 1, 0)
         self._extend_keys(tokens)
-        for i in range(piece.start // size, min(piece.stop // size, len(tokens.keys))):
+        for i in range(piece.start // size, min(tokens.computed // size, len(tokens.keys))):
             self._blocks.publish(tokens.blocks[i], tokens.keys[i])
             self._coming.pop(tokens.keys[i], None)
+        held = -(-tokens.computed // size)
+        self._blocks.release(tokens.blocks[held:])
+        del tokens.blocks[held:]
 
     def _extend_keys(self, tokens: Tokens) -> None:
         if self._sharing:
@@ -163,6 +195,37 @@ class Scheduler:
             self._coming.setdefault(key, tokens)
         self.waiting.remove(tokens)
         insort(self.running, tokens, key=_place)
+
+    def _draft(self, planned: dict[Tokens, Piece]) -> None:
+        """Drafts for the sequences whose next token follows, while the step stays bound by memory.
+
+        The more tokens it has, the less one more sequence's step is worth, and the better the odds must be.
+        """
+        size = sum(map(len, planned.values()))
+        room = min(MEMORY_BOUND, self._step_tokens) - size
+        if room <= 0:
+            return
+        odds = max(WORTH, size / MEMORY_BOUND)
+        drafts: dict[Tokens, tuple[int, ...]] = {}
+        for tokens, piece in planned.items():
+            if (
+                piece.last
+                and tokens.lookup
+                and (draft := tokens.lookup.propose(room, start=START, odds=odds))
+            ):
+                drafts[tokens] = draft
+        for i, tokens in enumerate(sorted(drafts, key=lambda tokens: len(drafts[tokens]))):
+            share = room // (len(drafts) - i)
+            planned[tokens] = self._with_draft(planned[tokens], drafts[tokens][:share])
+            room -= len(planned[tokens].draft)
+
+    def _with_draft(self, piece: Piece, draft: tuple[int, ...]) -> Piece:
+        """Cut where no block is left: a draft drives nobody out."""
+        tokens, size = piece.tokens, self._blocks.size
+        draft = draft[: (len(tokens.blocks) + self._blocks.available) * size - piece.stop]
+        wanted = -(-(piece.stop + len(draft)) // size) - len(tokens.blocks)
+        tokens.blocks += self._blocks.take(max(wanted, 0))
+        return replace(piece, draft=draft)
 
 
 def _place(tokens: Tokens) -> int:

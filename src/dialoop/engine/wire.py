@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypedDict
 from dialoop.chat.render import Rendered
 from dialoop.engine.reader import Wanted
 from dialoop.errors import DialoopError
-from dialoop.types import Delta, ModelRef, Sampling, Served, TokenLogprob, Usage
+from dialoop.types import Delta, ModelRef, Precision, Sampling, Served, TokenLogprob, Usage
 
 Event = object
 """A step's deltas of one request, what other work finds, or, an Exception, why it ended."""
@@ -146,17 +146,20 @@ class CoreOptions(TypedDict, total=False):
     step_tokens: int
     cache_tokens: int | None
     adapter_memory: int
+    speculate: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a child process is to serve: the first frame that it gets. It answers with an `Opened` a ref.
 
-    context: as for `open_models`.  shelved: by their models' names, adapters that an earlier child loaded.
+    context, precision: as for `open_models`.  shelved: by their models' names, adapters that an earlier child
+    loaded.
     """
 
     refs: tuple[ModelRef, ...]
     context: int | None
+    precision: Precision | None
     options: CoreOptions
     shelved: tuple[tuple[str, Shelved], ...] = ()
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
+from dialoop.models.linear import PackedLinear
 from dialoop.models.load import check_adapter_config
 from dialoop.models.weights import check_adapter
 
@@ -74,11 +75,12 @@ def read_lora(folder: Path, layers: Mapping[str, nn.Module], like: Tensor) -> Lo
 
 
 def _factors(
-    folder: Path, path: str, layer: nn.Module | None, parts: Mapping[str, Tensor], config: Mapping[str, Any]
+    folder: Path, path: str, layer: Any, parts: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """A and scaled B, as they are in the file and in float32."""
     a, b = parts.get("A"), parts.get("B")
-    if type(layer) is not nn.Linear or path.endswith("lm_head") or a is None or b is None:
+    linear = type(layer) in (nn.Linear, PackedLinear)
+    if not linear or path.endswith("lm_head") or a is None or b is None:
         raise ModelError(f"{folder}: {path} is no linear layer inside the decoder")
     shape = (layer.out_features, layer.in_features)
     if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
@@ -92,9 +94,11 @@ class Adapters:
     """The adapters beside one model. Their layers are watched by hooks; the model's weights stay its own."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = dict(model.named_modules())
+        self._model = model
         weight = next(model.parameters())
-        self._like = torch.empty(0, dtype=weight.dtype, device=weight.device)
+        # On a CPU activations are float32 whatever the weights are.
+        dtype = weight.dtype if weight.is_cuda else torch.float32
+        self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
         self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
@@ -106,13 +110,14 @@ class Adapters:
 
     def read(self, folder: Path) -> Lora:
         """An adapter that fits, from its directory, in any thread. Raises ModelError as `read_lora`."""
-        return read_lora(folder, self._layers, self._like)
+        return read_lora(folder, dict(self._model.named_modules()), self._like)
 
     def add(self, name: str, lora: Lora) -> None:
         """From now on `applied` knows it by `name`."""
         self._adapters[name] = lora.layers
         for path in lora.layers.keys() - self._hooks.keys():
-            self._hooks[path] = self._layers[path].register_forward_hook(self._hook(path))
+            layer = self._model.get_submodule(path)
+            self._hooks[path] = layer.register_forward_hook(self._hook(path))
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""
@@ -142,7 +147,7 @@ class Adapters:
         """
         for span, adapter in self._rows:
             if factors := adapter.get(path):
-                low = functional.linear(x[..., span, :], factors.a)
+                low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
                 more = functional.linear(low, factors.b)
                 output[..., span, :] += more if order is None else more[..., order]
 

@@ -155,11 +155,15 @@ class Lanes:
 
 
 class Step:
-    """The spans of one forward, as the attention layers need them."""
+    """The spans of one forward, as the attention layers need them.
+
+    positions: of their tokens, (T,).  longest: one more than the highest.
+    """
 
     def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device) -> None:
         self.cache = cache
         self.device = device
+        self.longest = max((span.stop for span in spans), default=0)
         self.positions = self._tensor(chain.from_iterable(range(span.start, span.stop) for span in spans))
         self._written = self._tensor(chain.from_iterable(s.slots(s.start, s.stop) for s in spans))
         starts, place = [], 0

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Step
-from dialoop.models.linear import Linear, Precision, fuse, pack
+from dialoop.models.linear import Linear, fuse, pack
 from dialoop.models.packed import altered_logits
+from dialoop.types import Precision
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
 FIXED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
@@ -37,11 +38,19 @@ class LeanDecoder:
         self._adapters = adapters
         self._embed: nn.Embedding = decoder.embed_tokens
         self._shape = _Shape.of(config, decoder.rotary_emb)
-        self._turns = _turns(decoder.rotary_emb, config.max_position_embeddings)
+        self._rotary = decoder.rotary_emb
+        self._turns = _turns(self._rotary, config.max_position_embeddings)
         self._layers = [_layer(layer, i, self._shape, precision) for i, layer in enumerate(decoder.layers)]
         self._norm = _norm(decoder.norm)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         self._head = pack(head.weight, head.bias, precision)
+
+    @staticmethod
+    def release(model: nn.Module) -> None:
+        """Free the weights of the model's layers: the packed ones take their place."""
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.weight = nn.Parameter(torch.empty(0), requires_grad=False)
 
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
@@ -61,6 +70,8 @@ class LeanDecoder:
     def _states(self, token_ids: Tensor, step: Step) -> Tensor:
         """(T, D) after the last layer, before the norm."""
         x: Tensor = self._embed(token_ids).float()
+        if step.longest > len(self._turns):
+            self._turns = _turns(self._rotary, 2 * step.longest)
         turns = self._turns[step.positions]
         for layer in self._layers:
             self._run(layer, x, turns, step)

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.models.load import default_dtype
+from dialoop.types import Precision
 
-Precision = Literal["float32", "half", "int8"]
-"""Of weights: as they are; 16 bits, which hold what a bf16 file says; 8 bits and one scale a row."""
 LARGEST_HALF = 65504.0
 
 
@@ -143,6 +142,20 @@ class PackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         return self._linear(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
+
+
+def pack_in_place(model: nn.Module, precision: Precision) -> None:
+    """Give every linear layer of `model` packed weights, and all else float32. On a CPU.
+
+    Hooks of the layers, such as adapters have, are those of the packed ones.
+    """
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                packed = PackedLinear(child, precision)
+                packed._forward_hooks = child._forward_hooks
+                setattr(module, name, packed)
+    model.float()
 
 
 def fuse(linears: Sequence[nn.Linear], precision: Precision) -> Linear:

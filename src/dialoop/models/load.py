@@ -27,6 +27,13 @@ def default_dtype(device: str | None = None) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """What a model directory says its weights are; None where it does not say. Raises as `check_config`."""
+    config = check_config(folder)
+    named = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), None)
+    return named if isinstance(named, torch.dtype) else None
+
+
 def load_model(
     ref: ModelRef, *, dtype: torch.dtype | None = None, device: str | None = None, merge: bool = False
 ) -> torch.nn.Module:

@@ -67,8 +67,8 @@ class PagedBody:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        weight: Tensor = self._model.get_output_embeddings().weight
-        return weight.device
+        device: torch.device = next(self._model.parameters()).device
+        return device
 
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class PagedBody:
 def agrees(body: Body, model: Any) -> bool:
     """Whether `body` gives the logits of `model`, two sequences read in chunks beside each other."""
     try:
-        vocabulary = model.get_output_embeddings().weight.shape[0]
+        vocabulary = model.get_input_embeddings().weight.shape[0]
         ids = [torch.arange(1, 1 + n, device=body.device) % vocabulary for n in (7, 4)]
         with torch.inference_mode():
             first, second = (model(input_ids=x[None], use_cache=False).logits[0].float() for x in ids)
