@@ -88,10 +88,13 @@ def write_weights(folder: Path, shape: Shape, stop: int) -> None:
         vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
         head_dim=HEAD, max_position_embeddings=CONTEXT, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=stop, pad_token_id=stop - 2, dtype="bfloat16",
+        bos_token_id=None, eos_token_id=stop, pad_token_id=stop - 2, dtype="bfloat16", initializer_range=0.1,
     )  # fmt: skip
     torch.manual_seed(0)
-    LlamaForCausalLM(config).bfloat16().save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    # Layers must outweigh the embedding, or tied weights would answer each token with itself.
+    model.model.embed_tokens.weight.data.mul_(0.2)
+    model.bfloat16().save_pretrained(folder)
 
 
 def gguf_of(folder: Path, kind: str) -> Path:

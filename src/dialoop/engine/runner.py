@@ -266,7 +266,9 @@ def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parameter = next(model.parameters())
-    per_token = 2 * config.num_hidden_layers * heads * size * parameter.element_size()
+    # On a CPU they are float32, and lanes may hold as many tokens again.
+    per_value = 2 * 4 if parameter.device.type == "cpu" else parameter.element_size()
+    per_token = 2 * config.num_hidden_layers * heads * size * per_value
     room = int(CACHE_SHARE * _memory(parameter.device) / per_token)
     return math.ceil(max(min(tokens, room), context) / BLOCK)
 
