@@ -106,13 +106,15 @@ class UnknownModelError(RequestError):
 
 
 class ContextLengthError(RequestError):
-    """The prompt does not fit the model's context."""
+    """The prompt, or a text to embed, does not fit the model's context."""
 
-    def __init__(self, prompt_tokens: int, limit: int) -> None:
+    def __init__(
+        self, prompt_tokens: int, limit: int, *, what: str = "the prompt", param: str = "messages"
+    ) -> None:
         super().__init__(
-            f"the prompt has {prompt_tokens} tokens, the model's context holds {limit}: "
-            f"shorten the messages or serve a model with a longer context",
-            param="messages",
+            f"{what} has {prompt_tokens} tokens, the model's context holds {limit}: "
+            f"shorten the {param} or serve a model with a longer context",
+            param=param,
         )
         self.prompt_tokens = prompt_tokens
         self.limit = limit

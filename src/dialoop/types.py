@@ -144,6 +144,11 @@ class Sampling:
     grammar: tokens that break it are not drawn, whatever else is asked for.
     ignore_eos: the model's own stop tokens end nothing.  logprobs: None = not told, k = told with the k best
     tokens beside each.  processed_logprobs: of the distribution drawn from, not of the model's own.
+
+    best_of: answers made, of which the `n` with the highest log-probability per token are given, best first,
+    once all have ended; None or no more than `n` = all that are made.
+    prompt_logprobs: None = not told, k = each token of the prompt and the k best in its place, by the model's
+    own distribution.
     """
 
     temperature: float = 1.0
@@ -165,6 +170,13 @@ class Sampling:
     logprobs: int | None = None
     processed_logprobs: bool = False
     grammar: Grammar | None = None
+    best_of: int | None = None
+    prompt_logprobs: int | None = None
+
+    @property
+    def made(self) -> int:
+        """Answers that are made."""
+        return max(self.n, self.best_of or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +190,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; completion tokens are summed over its `n` answers."""
+    """Tokens of one request; completion tokens are summed over all answers made."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -199,10 +211,22 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class RankedLogprob:
+    """The log-probability of one token in its place; rank: 1 + how many tokens are more probable there."""
+
+    token_id: int
+    data: bytes
+    logprob: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage.
 
     logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
+    prompt_logprobs: on the first delta of all, where they were asked for: for each token of the prompt itself
+    and then the best in its place, which follow from the tokens before; () for the first.
     """
 
     index: int = 0
@@ -210,16 +234,21 @@ class Delta:
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens."""
+    """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
+
+    kind: decoders answer and embed, encoders embed only.
+    """
 
     name: str
     created: int
     context: int
     owner: str = "dialoop"
+    kind: Literal["decoder", "encoder"] = "decoder"
 
 
 @runtime_checkable
@@ -261,6 +290,7 @@ class Answer:
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,16 +314,57 @@ class Score(Protocol):
     ) -> tuple[Scored, ...]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """vectors: one a text, in order.  prompt_tokens: read for all of them."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    prompt_tokens: int
+
+
+@runtime_checkable
+class Embed(Protocol):
+    """Turns texts, or their token ids, into vectors.
+
+    normalize: to length 1.  dimensions: of a vector, None = all; RequestError where the model was not trained
+    to have its vectors cut.  A text beyond the model's context is refused, never cut off.
+    """
+
+    async def embed(
+        self,
+        model: str,
+        texts: Sequence[str | Sequence[int]],
+        *,
+        normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded: ...
+
+
+@runtime_checkable
+class Load(Protocol):
+    """Takes adapters of its models in and lets them go while it serves.
+
+    One version of an adapter answers a whole request: the one that was loaded when the request came.
+    pinned: it never leaves memory.
+    """
+
+    async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served: ...
+
+    async def unload(self, name: str) -> None: ...
+
+
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     """The whole answers, by index, of a stream of deltas."""
     texts: dict[int, list[str]] = {}
     logprobs: dict[int, list[TokenLogprob]] = {}
     reasons: dict[int, FinishReason] = {}
-    usage = Usage()
+    usage, prompt = Usage(), tuple[tuple[RankedLogprob, ...], ...]()
     async for delta in deltas:
         texts.setdefault(delta.index, []).append(delta.text)
         logprobs.setdefault(delta.index, []).extend(delta.logprobs)
         if delta.finish_reason is not None:
             reasons[delta.index] = delta.finish_reason
-        usage = delta.usage or usage
-    return tuple(Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i])) for i in sorted(texts))
+        usage, prompt = delta.usage or usage, delta.prompt_logprobs or prompt
+    return tuple(
+        Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i]), prompt) for i in sorted(texts)
+    )

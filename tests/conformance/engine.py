@@ -72,6 +72,13 @@ class EngineConformance:
         assert three[0].usage.completion_tokens == 3 * one[0].usage.completion_tokens
         assert three[0].usage.prompt_tokens == one[0].usage.prompt_tokens
 
+    async def test_of_the_answers_made_the_best_are_given_and_the_usage_counts_all(
+        self, engine: Engine
+    ) -> None:
+        one, best = [await fold(engine.chat(asking(engine, **more))) for more in ({}, {"n": 2, "best_of": 3})]
+        assert [each.text for each in best] == [one[0].text] * 2
+        assert best[0].usage.completion_tokens == 3 * one[0].usage.completion_tokens
+
     async def test_greedy_answers_to_one_prompt_are_alike(self, engine: Engine) -> None:
         answers = await fold(engine.chat(asking(engine, n=4)))
         assert len({each.text for each in answers}) == 1

@@ -65,6 +65,9 @@ ASKED = [
     {"temperature": 0.0},
     {"temperature": 1.2, "seed": 7, "n": 3, "top_p": 0.9},
     {"temperature": 0.0, "logprobs": 5},
+    {"temperature": 0.0, "prompt_logprobs": 2, "n": 2},
+    {"temperature": 1.2, "seed": 8, "n": 2, "best_of": 5, "max_tokens": 6},
+    {"seed": 3, "prompt_logprobs": 0, "grammar": Grammar("choice", '["退货", "换货"]')},
     {"seed": 3, "grammar": Grammar("choice", '["退货", "换货"]')},
     {"seed": 4, "max_tokens": 60, "grammar": Grammar("json_schema", '{"enum": ["已退款", 7]}')},
     {"temperature": 0.0, "logit_bias": ((300, 100.0),), "stop_token_ids": (301,), "min_tokens": 3},
@@ -215,6 +218,7 @@ from dialoop.types import *
 engine = ProcessEngine([ModelRef("tiny", Path(sys.argv[1]))])
 request = ChatRequest("tiny", Conversation((Message("user", "你好"),)), Sampling(max_tokens=3))
 asyncio.run(fold(engine.chat(request)))
+asyncio.run(engine.embed("tiny", ["你好"]))
 print(sorted({"torch", "transformers"} & set(sys.modules)), flush=True)
 sys.stdin.read()
 """

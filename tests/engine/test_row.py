@@ -97,13 +97,14 @@ def test_a_stop_string_does_not_end_an_answer_before_its_least_tokens() -> None:
 
 
 def test_log_probabilities_come_with_the_tokens_bytes_and_not_for_the_stop() -> None:
-    answer = row(9)
+    answer = row(9, logprobs=1)
     answer.accept(Choice(100, -0.5, ((101, -0.2),)))
     assert answer.take_logprobs() == (
         TokenLogprob(100, b"<100>", -0.5, (TokenLogprob(101, b"<101>", -0.2),)),
     )
     answer.accept(Choice(STOP, -0.1))
     assert answer.take_logprobs() == ()
+    assert answer.mean_logprob == pytest.approx(-0.3)
 
 
 @pytest.mark.parametrize(

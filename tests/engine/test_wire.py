@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from dialoop.engine.wire import Answering, Line, sealed
+from dialoop.engine.reader import Wanted
+from dialoop.engine.wire import (
+    Answering,
+    Embedding,
+    Line,
+    Loading,
+    PromptRead,
+    Shelved,
+    Unloading,
+    sealed,
+)
 from dialoop.errors import (
     ContextLengthError,
     EngineDownError,
@@ -23,7 +34,7 @@ ERRORS = [
     ModelError("/x: no such directory"),
     RequestError("the regex cannot be followed", param="response_format"),
     UnknownModelError("x", ["a", "b"]),
-    ContextLengthError(300, 256),
+    ContextLengthError(300, 256, what="input[1]", param="input"),
     OverloadedError("busy", retry_after=3),
     EngineDownError("down", retry_after=4),
 ]
@@ -44,6 +55,10 @@ def test_works_and_steps_arrive_as_they_were(lines: tuple[Line, Line]) -> None:
     )
     frames = [
         (3, Answering("tiny", (1, 2), Sampling(seed=2**63 - 1, grammar=Grammar("regex", "您好|[a-z]")))),
+        (4, Embedding("tiny", [[1, 2], [3]], Wanted("mean", dimensions=8), "shop/1")),
+        (5, Loading("tiny", "shop/2", Path("/shop"), pinned=True)),
+        (6, Unloading("tiny", "shop/1")),
+        [(5, Shelved("shop/2", Path("/shop"), "beef", 10, pinned=True)), (3, PromptRead([[(2, -0.5, 1)]]))],
         [(3, [Delta(0, "您好😀", logprobs=(best,)), Delta(1, "", "stop", Usage(2, 3, 1))])],
         None,
     ]

@@ -100,6 +100,26 @@ def test_several_answers_interleave_by_index(client: OpenAI) -> None:
     assert sorted(ends) == [0, 1, 2]
 
 
+def test_the_best_of_many_answers_is_given_and_all_are_paid(client: OpenAI) -> None:
+    said = ask(client, n=2, extra_body={"best_of": 5})
+    assert len(said.choices) == 2
+    assert said.usage
+    assert said.usage.completion_tokens == ask(client, n=5).usage.completion_tokens  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"n": 3, "extra_body": {"best_of": 2}}, "less than n = 3"),
+        ({"stream": True, "extra_body": {"best_of": 2}}, "stream"),
+    ],
+)
+def test_a_best_that_cannot_be_is_a_400(client: OpenAI, fields: dict[str, object], wanted: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=wanted) as caught:
+        ask(client, **fields)
+    assert caught.value.param == "best_of"
+
+
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_both_names_of_the_limit_are_honoured(client: OpenAI, field: str) -> None:
     said = ask(client, **{field: 3})

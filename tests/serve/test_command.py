@@ -66,3 +66,8 @@ def test_the_greeting_can_be_pasted() -> None:
     words = shlex.split(command)
     assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
     assert json.loads(words[-1])["model"] == "shop"
+    _, command = greeting(
+        "http://[::1]:1", (Served("bert", 0, 512, kind="encoder"),), keyed=True
+    ).splitlines()
+    assert shlex.split(command)[1] == "http://[::1]:1/v1/embeddings"
+    assert set(json.loads(shlex.split(command)[-1])) == {"model", "input"}

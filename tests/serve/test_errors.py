@@ -44,6 +44,7 @@ def error_of(answer: httpx.Response, status: int = 400) -> dict[str, Any]:
 BOUNDS: list[tuple[str, Any]] = [
     ("temperature", -0.1), ("temperature", 2.1), ("temperature", "1"), ("temperature", True),
     ("top_p", -0.01), ("top_p", 1.01), ("n", 0), ("n", 129), ("n", 1.5), ("n", True), ("n", 10**30),
+    ("best_of", 0), ("best_of", 129), ("prompt_logprobs", -1), ("prompt_logprobs", 21), ("echo", 1),
     ("max_tokens", 0), ("max_tokens", -5), ("max_completion_tokens", 0), ("max_tokens", 2**31),
     ("stop", ["a", "b", "c", "d", "e"]), ("stop", ""), ("stop", [""]), ("stop", 3), ("stop", {"a": 1}),
     ("seed", 2**63), ("seed", 1.0), ("stream", "yes"), ("stream", 1), ("messages", []), ("messages", "Hi"),
@@ -71,7 +72,7 @@ def test_a_value_out_of_bounds_is_a_400_that_names_the_field(
 NOT_HONOURED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
     ("store", True), ("reasoning_effort", "high"),
-    ("echo", True), ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
+    ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
 ]  # fmt: skip
 
 
@@ -84,9 +85,11 @@ def test_a_field_that_is_not_honoured_yet_is_refused_by_name(
     assert "not supported yet by this engine" in error["message"]
 
 
-@pytest.mark.parametrize("field", ["logprobs", "response_format"])
-def test_a_scripted_engine_says_what_it_cannot_do(client: httpx.Client, field: str) -> None:
-    value: Any = True if field == "logprobs" else {"type": "json_object"}
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("logprobs", True), ("prompt_logprobs", 0), ("response_format", {"type": "json_object"})],
+)
+def test_a_scripted_engine_says_what_it_cannot_do(client: httpx.Client, field: str, value: Any) -> None:
     error = error_of(client.post(CHAT, json=body(**{field: value})))
     assert (error["param"], error["code"]) == (field, "unsupported")
 

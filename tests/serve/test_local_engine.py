@@ -65,6 +65,33 @@ def test_a_prompt_that_was_read_before_is_told_as_cached(client: OpenAI) -> None
     assert 0 < told < again.usage.prompt_tokens == first.usage.prompt_tokens
 
 
+def test_the_prompts_log_probabilities_have_vllms_shape(client: OpenAI) -> None:
+    first, *places = ask(client, extra_body={"prompt_logprobs": 2}).prompt_logprobs
+    assert first is None
+    assert all(len(place) in (2, 3) for place in places)
+    for place in places:
+        assert all(set(each) == {"logprob", "rank", "decoded_token"} for each in place.values())
+        assert [each["rank"] for each in place.values() if each["rank"] <= 2] in ([1, 2], [2, 1])
+    told = [next(iter(place.values()))["decoded_token"] for place in places]
+    assert "".join(told[:2]) == "user\n"
+    assert not hasattr(ask(client), "prompt_logprobs")
+    with pytest.raises(BadRequestError, match="stream"):
+        ask(client, stream=True, extra_body={"prompt_logprobs": 0})
+
+
+def test_an_answer_to_the_assistants_own_turn_begins_with_it_where_echo_is_asked_for(client: OpenAI) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well, "}]
+    asked = {"messages": turns, "temperature": 0}
+    plain = ask(client, **asked).choices[0].message.content
+    echoed = ask(client, **asked, n=2, extra_body={"echo": True})
+    assert [choice.message.content for choice in echoed.choices] == ["Well, " + plain] * 2
+    chunks = ask(client, **asked, stream=True, extra_body={"echo": True})
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "Well, " + plain
+    asked["messages"] = turns[:1]
+    silent = ask(client, **asked, extra_body={"echo": True}).choices[0].message.content
+    assert silent == ask(client, **asked).choices[0].message.content
+
+
 def test_log_probabilities_are_null_where_they_are_not_asked_for(client: OpenAI) -> None:
     assert ask(client).choices[0].logprobs is None
 

@@ -16,11 +16,14 @@ import openai
 import pytest
 from openai import OpenAI
 
+from dialoop.cli.serve import adapter_folders
 from dialoop.engine.process import ProcessEngine
 from dialoop.types import ModelRef
+from tests.encoders import make_encoder
 from tests.engine.children import WAIT, hearing
+from tests.engine.test_adapters import write_adapter
 from tests.serve.running import serving
-from tests.tiny import make_tiny_model
+from tests.tiny import make_tiny_model, tiny_model
 
 QUESTION = {"model": "tiny", "messages": [{"role": "user", "content": "我想退货 please"}], "temperature": 0}
 
@@ -76,6 +79,30 @@ def assert_down(url: str, client: OpenAI) -> None:
         assert refused.value.type == "server_error"
         assert int(refused.value.response.headers["retry-after"]) >= 1
     assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+def test_vectors_and_hot_adapters_are_served_by_every_child(tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapters" / "shop", 1)
+    tiny, bert = ModelRef("tiny", tiny_model()), ModelRef("bert", make_encoder(tmp_path / "bert"))
+    engine, folders = ProcessEngine([tiny, bert]), adapter_folders(tmp_path / "home", [adapter.parent])
+    with (
+        serving(engine, adapters=folders) as url, client_of(url) as client, hearing() as heard
+    ):  # fmt: skip
+        body = {"lora_name": "shop", "lora_path": str(adapter)}
+        assert httpx.post(f"{url}/v1/load_lora_adapter", json=body).status_code == 200
+        told: list[Any] = []
+        for _ in range(2):
+            answer = ask(client, model="shop", extra_body={"best_of": 2, "prompt_logprobs": 1, "echo": False})
+            vectors = [client.embeddings.create(model=m, input="Hi").data for m in ("tiny", "shop", "bert")]
+            told.append((answer.choices, answer.prompt_logprobs, vectors))
+            if len(told) == 1:
+                os.kill(engine.pid, signal.SIGKILL)
+                heard.wait_for("there again")
+        assert told[0] == told[1]
+        assert told[0][0][0].message.content != ask(client).choices[0].message.content
+        assert httpx.post(f"{url}/v1/unload_lora_adapter", json={"lora_name": "shop"}).status_code == 200
+        with pytest.raises(openai.NotFoundError):
+            ask(client, model="shop")
 
 
 @pytest.fixture

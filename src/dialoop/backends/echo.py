@@ -43,7 +43,7 @@ class EchoEngine:
         _refuse(request.sampling)
         prompt = self._prompt_tokens(request)
         text, reason, used = self._answer(request, max(1, self._served.context - prompt))
-        usage = Usage(prompt, used * request.sampling.n)
+        usage = Usage(prompt, used * request.sampling.made)
         self.open += 1
         try:
             for piece in tokens_of(text):
@@ -83,8 +83,9 @@ class EchoEngine:
 
 
 def _refuse(sampling: Sampling) -> None:
-    if sampling.logprobs is not None:
-        raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param="logprobs")
+    for field in ("logprobs", "prompt_logprobs"):
+        if getattr(sampling, field) is not None:
+            raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param=field)
     if sampling.grammar is not None:
         raise UnsupportedError("a scripted engine keeps to no format: leave it out", param="response_format")
 

@@ -48,14 +48,14 @@ def read_files(directory: Path) -> TokenizerFiles:
 
 
 def _read(directory: Path) -> TokenizerFiles:
-    spec = _json(directory / "tokenizer.json")
+    spec = read_object(directory / "tokenizer.json")
     if spec is None:
         raise ModelError(
             f"{directory}: tokenizer.json is missing: save the tokenizer in its fast form, such as with "
             f"AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
-    config = _json(directory / "tokenizer_config.json") or {}
-    older = _json(directory / "special_tokens_map.json") or {}
+    config = read_object(directory / "tokenizer_config.json") or {}
+    older = read_object(directory / "special_tokens_map.json") or {}
     named = _named(config) if any(name in config for name in _NAMED) else _named(older)
     templates = _templates(directory, config)
     return TokenizerFiles(
@@ -68,7 +68,8 @@ def _read(directory: Path) -> TokenizerFiles:
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file, None where there is no file. Raises ModelError."""
     if not path.is_file():
         return None
     try:
@@ -104,7 +105,7 @@ def _templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     given = config.get("chat_template")
     rows = given if isinstance(given, list) else [{"name": "default", "template": given}] if given else []
     found = {row["name"]: row["template"] for row in rows}
-    older = _json(directory / "chat_template.json") or {}
+    older = read_object(directory / "chat_template.json") or {}
     if isinstance(older.get("chat_template"), str):
         found["default"] = older["chat_template"]
     for path in sorted((directory / "additional_chat_templates").glob("*.jinja")):
@@ -123,7 +124,7 @@ def _templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
 def _eos_ids(directory: Path) -> frozenset[int]:
     ids: set[int] = set()
     for name in ("config.json", "generation_config.json"):
-        value = (_json(directory / name) or {}).get("eos_token_id")
+        value = (read_object(directory / name) or {}).get("eos_token_id")
         ids.update(value if isinstance(value, list) else [] if value is None else [value])
     return frozenset(ids)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dialoop.engine.loaded import LoadedModel
+    from dialoop.engine.loaded import Loaded
+    from dialoop.serve.adapters import AdapterFolders
     from dialoop.types import ModelRef, Served
 
 SHIPPED = "dialoop-base"
@@ -43,6 +43,13 @@ def serve(
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
+    adapter_dir: Annotated[
+        list[Path] | None,
+        typer.Option(help="Let requests load adapters from here and the home, and unload them."),
+    ] = None,
+    adapter_memory: Annotated[
+        int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
+    ] = 1024,
 ) -> None:
     """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
 
@@ -58,9 +65,12 @@ def serve(
         refs = resolve(context.obj, model or [SHIPPED])
         engine = ProcessEngine(
             refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
-            speculate=speculate,
+            speculate=speculate, adapter_memory=adapter_memory * 2**20,
         )  # fmt: skip
-        app = make_app(engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes)
+        adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
+        app = make_app(
+            engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters
+        )
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])
 
@@ -76,26 +86,40 @@ def resolve(home: Path, names: list[str]) -> list[ModelRef]:
     return [replace(ref, name=name) for name, ref in refs.items()]
 
 
-def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, LoadedModel]:
+def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, Loaded]:
     """The named models, loaded into this process, by those names. Raises StoreError or ModelError."""
     from dialoop.engine import loaded
 
     return loaded.open_models(resolve(home, names), context=max_model_len)
 
 
+def adapter_folders(home: Path, folders: list[Path]) -> AdapterFolders:
+    """The home and `folders`, whose adapters lie on the bases that they name."""
+    from dialoop.serve.adapters import AdapterFolders
+    from dialoop.store.registry import Store
+
+    def resolve(folder: Path) -> ModelRef:
+        with Store.open(home) as store:
+            return store.models.resolve(str(folder))
+
+    return AdapterFolders((home, *folders), resolve)
+
+
 def served_name(name: str) -> str:
     """What clients call a model: its registered name, or the last part of its directory's path."""
-    from pathlib import Path
-
     return Path(name).expanduser().resolve().name if "/" in name or name.startswith((".", "~")) else name
 
 
 def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     """One line with the address, and a command to paste."""
     names = ", ".join(f"{each.name} ({each.context} tokens)" for each in served)
-    body = {"model": served[0].name, "messages": [{"role": "user", "content": "Hello!"}]}
+    body: dict[str, object] = {"model": served[0].name}
+    if served[0].kind == "encoder":
+        route, body["input"] = "embeddings", "Hello!"
+    else:
+        route, body["messages"] = "chat/completions", [{"role": "user", "content": "Hello!"}]
     key = ' -H "Authorization: Bearer $DIALOOP_API_KEY"' if keyed else ""
     return (
         f"Serving {names} on {url}/v1\n"
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
+        f"curl {url}/v1/{route} -H 'Content-Type: application/json'{key} -d '{json.dumps(body)}'"
     )

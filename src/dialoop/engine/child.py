@@ -49,8 +49,11 @@ def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:
         from dialoop.engine.local import LocalCore
 
         models = open_models(setup.refs, context=setup.context, precision=setup.precision)
-        core.set_result(LocalCore(models, lambda said: _send(line, said), **setup.options))
-        line.send(tuple(loaded.served for loaded in models.values()))
+        local = LocalCore(models, lambda said: _send(line, said), **setup.options)
+        for model, shelved in setup.shelved:
+            local.know(model, shelved)
+        core.set_result(local)
+        line.send(tuple(loaded.known.opened for loaded in models.values()))
     except Exception as error:
         line.send(sealed(error))
 

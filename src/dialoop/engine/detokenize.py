@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dialoop.errors import ModelError
 
 REPLACEMENT = "\ufffd"
+
+
+class Vocabulary(Protocol):
+    """What an answer needs of a tokenizer."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]: ...
+
+    def decode(self, ids: Sequence[int], /) -> str: ...
+
+    def token_bytes(self, token_id: int, /) -> bytes: ...
 
 
 class Detokenizer:
@@ -41,3 +55,11 @@ class Detokenizer:
         self._ids = self._ids[self._whole :]
         self._whole = len(self._ids)
         self._shown = len(self._decode(self._ids))
+
+
+def bytes_of(token: int, vocabulary: Vocabulary) -> bytes:
+    """b"" for the rows that a model's output matrix has beyond its vocabulary."""
+    try:
+        return vocabulary.token_bytes(token)
+    except ModelError:
+        return b""

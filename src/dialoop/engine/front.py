@@ -7,25 +7,44 @@ import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from dialoop.chat.render import Rendered, render, render_prompt
-from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.engine.wire import Answering, Core, Event, Said, Scoring, Work
-from dialoop.errors import ContextLengthError, OverloadedError, RequestError, UnknownModelError
-from dialoop.types import ChatRequest, Conversation, Delta, Message, Sampling, Scored, Served
+from dialoop.engine.detokenize import Vocabulary, bytes_of
+from dialoop.engine.reader import Reader, Text
+from dialoop.engine.roster import AnyKnown, Known, KnownEncoder, Roster
+from dialoop.engine.wire import (
+    Answering,
+    Core,
+    Embedding,
+    Event,
+    Loading,
+    Opened,
+    PromptRead,
+    Said,
+    Scoring,
+    Unloading,
+    Work,
+)
+from dialoop.errors import ContextLengthError, OverloadedError, RequestError
+from dialoop.types import (
+    ChatRequest,
+    Conversation,
+    Delta,
+    Embedded,
+    Message,
+    ModelRef,
+    RankedLogprob,
+    Sampling,
+    Scored,
+    Served,
+)
 
 Queue = asyncio.Queue[Event]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Known:
-    """What the front has of a model."""
-
-    served: Served
-    tokenizer: ChatTokenizer
+Places = tuple[tuple[RankedLogprob, ...], ...]
 
 
 class Mail:
@@ -57,14 +76,15 @@ class Mail:
 
 
 class Front:
-    """An engine over a core; implements `dialoop.types.Engine` and `Score`.
+    """An engine over a core; implements `dialoop.types.Engine`, `Score`, `Embed` and `Load`.
 
     max_open: requests running and waiting; one more is refused before its messages are rendered.
     mail: where the core delivers.
     """
 
-    def __init__(self, models: Mapping[str, Known], core: Core, mail: Mail, *, max_open: int) -> None:
-        self._known = dict(models)
+    def __init__(self, models: Mapping[str, AnyKnown], core: Core, mail: Mail, *, max_open: int) -> None:
+        self._roster = Roster(models)
+        self._readers: dict[Path, Reader] = {}
         self._core = core
         self._mail = mail
         self._max_open = max_open
@@ -72,7 +92,7 @@ class Front:
 
     def models(self) -> tuple[Served, ...]:
         """The models, by name."""
-        return tuple(self._known[name].served for name in sorted(self._known))
+        return self._roster.served()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The answers' deltas; closing the generator frees its rows at once.
@@ -80,38 +100,106 @@ class Front:
         Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError, EngineDownError or
         RequestError before the first delta.
         """
-        model = self._model(request.model)
-        if self._open >= self._max_open:
-            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
-        self._open += 1
-        try:
-            with self._asked(await asyncio.to_thread(_answering, request, model)) as events:
+        model, sampling = self._roster.decoder(request.model), request.sampling
+        with self._place():
+            prompt = await asyncio.to_thread(_prompt, request, model)
+            # Nothing waits from here to the submission: one version of an adapter answers the request.
+            now = self._roster.now(request.model, model)
+            with self._asked(Answering(now.model, prompt, sampling, now.adapter)) as events:
+                deltas, places = list[Delta](), Places()
+                if sampling.prompt_logprobs is not None:
+                    deltas, places = await _prompt_read(events, model.tokenizer)
                 usage = None
                 while usage is None:
-                    for delta in await _next(events):
+                    for delta in deltas or await _next(events):
                         usage = delta.usage
-                        yield delta
-        finally:
-            self._open -= 1
+                        yield replace(delta, prompt_logprobs=places) if places else delta
+                        places = ()
+                    deltas = []
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """log P(answer | history) of each answer. Raises as `chat` does."""
-        known = self._model(model)
+        known = self._roster.decoder(model)
         if not answers:
             return ()
-        rows = await asyncio.to_thread(_scored_rows, history, answers, known)
-        with self._asked(Scoring(model, rows)) as events:
-            scored: tuple[Scored, ...] = await _next(events)
-            return scored
+        with self._place():
+            rows = await asyncio.to_thread(_scored_rows, history, answers, known)
+            now = self._roster.now(model, known)
+            with self._asked(Scoring(now.model, rows, now.adapter)) as events:
+                return tuple(await _next(events))
+
+    async def embed(
+        self, model: str, texts: Sequence[Text], *, normalize: bool = True, dimensions: int | None = None
+    ) -> Embedded:
+        """A vector for each text, by the pooling that the model's directory asks for; mean where by none.
+
+        Raises UnknownModelError, OverloadedError, ModelError, ContextLengthError, EngineDownError or
+        RequestError.
+        """
+        known = self._roster.known(model)
+        with self._place():
+            reader = await asyncio.to_thread(self._reader, known)
+            wanted = reader.wanted(normalize, dimensions)
+            ids = await asyncio.to_thread(reader.ids, texts)
+            now = self._roster.now(model, known)
+            with self._asked(Embedding(now.model, ids, wanted, now.adapter)) as events:
+                vectors = await _next(events)
+                return Embedded(tuple(map(tuple, vectors)), sum(map(len, ids)))
+
+    async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
+        """Serve an adapter of a served base under `ref.name`, or a new version of it.
+
+        Requests that came before are answered to their end by the version that they came to.
+        Raises ModelError where the adapter does not fit or is more than a plain LoRA, RequestError where the
+        name is a whole model's, EngineDownError.
+        """
+        new = self._roster.version(ref)
+        assert ref.adapter is not None
+        loading = Loading(new.opened.model, new.opened.adapter, ref.adapter, pinned)
+        try:
+            with self._asked(loading) as events:
+                await _next(events)
+        except BaseException:
+            self._retire(new.opened)
+            raise
+        if before := self._roster.put(new):
+            self._retire(before)
+        return new.opened.served
+
+    async def unload(self, name: str) -> None:
+        """Serve an adapter no longer; requests that came before are answered to their end.
+
+        Raises UnknownModelError, and RequestError where the name is a whole model's.
+        """
+        self._retire(self._roster.remove(name))
 
     async def aclose(self) -> None:
         """End the core; open requests get an error."""
         await asyncio.to_thread(self._core.close)
 
-    def _model(self, name: str) -> Known:
-        if name not in self._known:
-            raise UnknownModelError(name, self._known)
-        return self._known[name]
+    def _reader(self, known: AnyKnown) -> Reader:
+        """Read when it is first asked for: most decoders never embed."""
+        if isinstance(known, KnownEncoder):
+            return known.reader
+        opened = known.opened
+        if opened.folder not in self._readers:
+            self._readers[opened.folder] = Reader.load(opened.folder, opened.served.context, opened.size)
+        return self._readers[opened.folder]
+
+    def _retire(self, gone: Opened) -> None:
+        with self._asked(Unloading(gone.model, gone.adapter)):
+            pass
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the requests that may be open."""
+        if self._open >= self._max_open:
+            raise OverloadedError(f"{self._open} requests are open and {self._max_open} may be: try again")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
 
     @contextmanager
     def _asked(self, work: Work) -> Iterator[Queue]:
@@ -136,11 +224,28 @@ async def _next(events: Queue) -> Any:
     return event
 
 
-def _answering(request: ChatRequest, model: Known) -> Answering:
+async def _prompt_read(events: Queue, vocabulary: Vocabulary) -> tuple[list[Delta], Places]:
+    """What is told of the prompt, and the deltas that came before it was read."""
+    early: list[Delta] = []
+    while not isinstance(event := await _next(events), PromptRead):
+        early += event
+    return early, await asyncio.to_thread(_told, event, vocabulary)
+
+
+def _told(read: PromptRead, vocabulary: Vocabulary) -> Places:
+    """With the tokens' bytes, and a place for the first token, which follows from nothing."""
+    shown = (
+        tuple(RankedLogprob(token, bytes_of(token, vocabulary), log, rank) for token, log, rank in place)
+        for place in read.places
+    )
+    return ((), *shown)
+
+
+def _prompt(request: ChatRequest, model: Known) -> tuple[int, ...]:
     prompt = render_prompt(request.conversation, model.tokenizer)
-    _check_length(prompt, model.served.context)
+    _check_length(prompt, model.opened.served.context)
     _check_ids(request.sampling, model.tokenizer.vocab_size)
-    return Answering(request.model, prompt, request.sampling)
+    return prompt
 
 
 def _scored_rows(history: Conversation, answers: Sequence[str], model: Known) -> tuple[Rendered, ...]:
@@ -148,7 +253,7 @@ def _scored_rows(history: Conversation, answers: Sequence[str], model: Known) ->
     for answer in answers:
         messages = (*history.messages, Message("assistant", answer))
         rows.append(render(replace(history, messages=messages), model.tokenizer, mask="last"))
-        _check_length(rows[-1].token_ids, model.served.context)
+        _check_length(rows[-1].token_ids, model.opened.served.context)
     return tuple(rows)
 
 

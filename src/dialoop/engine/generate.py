@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dialoop.engine.row import Row, Vocabulary, room
+from dialoop.engine.detokenize import Vocabulary
+from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running, StepError
 from dialoop.errors import ContextLengthError
 from dialoop.types import FinishReason, Sampling

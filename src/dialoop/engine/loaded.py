@@ -6,13 +6,18 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.generate import context_of
+from dialoop.engine.reader import Reader
+from dialoop.engine.roster import Known, KnownEncoder
+from dialoop.engine.wire import Opened
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
+from dialoop.models.encoder import is_encoder, load_encoder, positions_of
 from dialoop.models.load import default_device, load_model, stored_dtype
 from dialoop.types import ModelRef, Precision, Served
 
@@ -21,16 +26,47 @@ from dialoop.types import ModelRef, Precision, Served
 class LoadedModel:
     """Weights, tokenizer and what the catalogue says of them.
 
-    adapters: beside `model`, which other names share; adapter: this name's own, "" where it is the base.
+    folder: the base's directory.  adapters: beside `model`, which other names share.  adapter: this name's
+    own, "" where it is the base.  merged: an adapter is folded into the weights.
     precision: that the weights are to be packed to by the engine; None = they stay as they are.
     """
 
     served: Served
     model: torch.nn.Module
     tokenizer: ChatTokenizer
+    folder: Path
     adapters: Adapters | None = None
     adapter: str = ""
+    merged: bool = False
     precision: Precision | None = None
+
+    @property
+    def known(self) -> Known:
+        """All but the weights."""
+        config: Any = self.model.config
+        size = int(config.get_text_config().hidden_size)
+        name = self.served.name
+        opened = Opened(self.served, name, self.folder, size, self.adapter, self.merged)
+        return Known(opened, self.tokenizer)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedEncoder:
+    """An encoder in memory: it embeds and does not chat."""
+
+    served: Served
+    model: torch.nn.Module
+    reader: Reader
+    folder: Path
+
+    @property
+    def known(self) -> KnownEncoder:
+        """All but the weights."""
+        opened = Opened(self.served, self.served.name, self.folder, self.reader.size)
+        return KnownEncoder(opened, self.reader)
+
+
+Loaded = LoadedModel | LoadedEncoder
 
 
 def open_model(
@@ -57,20 +93,37 @@ def open_model(
         created=int(time.time()) if created is None else created,
         context=min(context or longest, longest),
     )
-    return LoadedModel(served, model, ChatTokenizer.load(ref.base), precision=precision)
+    tokenizer = ChatTokenizer.load(ref.base)
+    merged = ref.adapter is not None
+    return LoadedModel(served, model, tokenizer, ref.base, merged=merged, precision=precision)
+
+
+def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
+    """Load an encoder; context as for `open_model`. Raises ModelError for an adapter too."""
+    if ref.adapter is not None:
+        raise ModelError(f"{ref.adapter}: lies on an encoder, which takes no adapters: merge it first")
+    model = load_encoder(ref.base, dtype=torch.float32 if default_device() == "cpu" else None)
+    longest = positions_of(model)
+    config: Any = model.config
+    reader = Reader.load(ref.base, min(context or longest, longest), int(config.hidden_size))
+    served = Served(name=ref.name, created=int(time.time()), context=reader.context, kind="encoder")
+    return LoadedEncoder(served, model, reader, ref.base)
 
 
 def open_models(
     refs: Sequence[ModelRef], *, context: int | None = None, precision: Precision | None = None
-) -> dict[str, LoadedModel]:
+) -> dict[str, Loaded]:
     """All of `refs` by their names, for an engine; those of one base share it where their adapters can stand
     beside it.
 
-    precision: of the weights; None = 16 bits where the files hold no more.
+    precision: of a decoder's weights; None = 16 bits where the files hold no more.
     """
-    opened: dict[str, LoadedModel] = {}
+    opened: dict[str, Loaded] = {}
     for base in dict.fromkeys(ref.base.resolve() for ref in refs):
         family = [ref for ref in refs if ref.base.resolve() == base]
+        if is_encoder(base):
+            opened |= {ref.name: open_encoder(ref, context=context) for ref in family}
+            continue
         packed = precision or _stored_precision(base)
         shared = _beside_one_base(family, context, packed) if len(family) > 1 else None
         opened |= shared or {ref.name: open_model(ref, context=context, precision=packed) for ref in family}
@@ -90,7 +143,7 @@ def _beside_one_base(
     try:
         for ref in family:
             if ref.adapter is not None:
-                adapters.add(ref.name, ref.adapter)
+                adapters.add(ref.name, adapters.read(ref.adapter))
     except ModelError:
         return None
     return {

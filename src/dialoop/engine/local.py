@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Unpack
+from typing import Any, Unpack
 
+from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob, SideJob
+from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
-from dialoop.engine.front import Front, Known, Mail
-from dialoop.engine.loaded import LoadedModel
+from dialoop.engine.embed import EncoderRunning
+from dialoop.engine.front import Front, Mail
+from dialoop.engine.loaded import Loaded, LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
-from dialoop.engine.wire import Answering, CoreOptions, Deliver, Scoring, Work
-from dialoop.engine.worker import Job, ScoreJob, Worker
+from dialoop.engine.wire import (
+    Answering,
+    CoreOptions,
+    Deliver,
+    Embedding,
+    Loading,
+    Scoring,
+    Shelved,
+    Unloading,
+    Work,
+)
+from dialoop.engine.worker import Job, Worker
 
 COMPILING = 4
 """Requests whose grammars are made ready side by side."""
@@ -25,10 +38,10 @@ class LocalEngine(Front):
     """
 
     def __init__(
-        self, models: Mapping[str, LoadedModel], *, max_open: int = 256, **options: Unpack[CoreOptions]
+        self, models: Mapping[str, Loaded], *, max_open: int = 256, **options: Unpack[CoreOptions]
     ) -> None:
         mail = Mail()
-        known = {name: Known(loaded.served, loaded.tokenizer) for name, loaded in models.items()}
+        known = {name: loaded.known for name, loaded in models.items()}
         super().__init__(known, LocalCore(models, mail.deliver, **options), mail, max_open=max_open)
 
 
@@ -39,41 +52,58 @@ class LocalCore:
 
     max_rows: answers decoded side by side, by model.  step_tokens: tokens read in one step, prompts in
     chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
-    less where memory ends.  speculate: several tokens a step where an answer repeats what it has read.
+    less where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
+    pinned; the longest unused leave memory, and requests wait where all are in use.
+    speculate: several tokens a step where an answer repeats what it has read.
     """
 
     def __init__(
         self,
-        models: Mapping[str, LoadedModel],
+        models: Mapping[str, Loaded],
         deliver: Deliver,
         *,
         max_rows: int = 32,
         step_tokens: int = 512,
         cache_tokens: int | None = None,
+        adapter_memory: int = 2**30,
         speculate: bool = True,
     ) -> None:
-        self._models = dict(models)
+        self._decoders = {name: each for name, each in models.items() if isinstance(each, LoadedModel)}
+        self._lane = {name: id(each.model) for name, each in models.items()}
         self._deliver = deliver
-        self._grammars = {name: Grammars(loaded.tokenizer) for name, loaded in models.items()}
+        tokenizers = {loaded.tokenizer for loaded in self._decoders.values()}
+        self._grammars = {tokenizer: Grammars(tokenizer) for tokenizer in tokenizers}
         self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
         self._wanted: set[int] = set()
         each = {id(loaded.model): loaded for loaded in models.values()}
-        running = {
+        running: dict[int, Running | EncoderRunning] = {
             key: Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
                 cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
                 precision=loaded.precision,
                 speculate=speculate,
             )
+            if isinstance(loaded, LoadedModel)
+            else EncoderRunning(loaded.model, step_tokens=step_tokens)
             for key, loaded in each.items()
         }  # fmt: skip
-        self._worker = Worker(running, self._wanted, deliver)
+        self._worker = Worker(running, self._wanted, deliver, adapter_memory)
+
+    def know(self, model: str, shelved: Shelved) -> None:
+        """An adapter that an earlier core loaded: it is read for its first request."""
+        self._worker.submit(self._lane[model], lambda lane: lane.know(shelved))
 
     def submit(self, number: int, work: Work) -> None:
-        """Begin `work`, at once unless a grammar must be compiled first."""
+        """Begin `work`, at once unless a grammar must be compiled or an adapter be read first."""
         self._wanted.add(number)
+        lane = self._lane[work.model]
         if isinstance(work, Answering) and work.sampling.grammar is not None:
+            self._worker.submit(lane, lambda lane: lane.hold(number, work.adapter))
             self._compiling.submit(self._begin, number, work)
+        elif isinstance(work, Loading):
+            self._worker.load(lane, number, work)
+        elif isinstance(work, Unloading):
+            self._worker.submit(lane, lambda lane: lane.retire(work.adapter))
         else:
             self._begin(number, work)
 
@@ -86,25 +116,33 @@ class LocalCore:
         self._compiling.shutdown()
         self._worker.close()
 
-    def _begin(self, number: int, work: Work) -> None:
+    def _begin(self, number: int, work: Answering | Scoring | Embedding) -> None:
         try:
-            self._worker.submit(id(self._models[work.model].model), self._job(number, work))
+            self._worker.submit(self._lane[work.model], *self._jobs(number, work))
         except Exception as error:
+            self._wanted.discard(number)
             self._deliver([(number, error)])
 
-    def _job(self, number: int, work: Work) -> Job | ScoreJob:
+    def _jobs(self, number: int, work: Answering | Scoring | Embedding) -> list[Job | SideJob[Any]]:
         if isinstance(work, Scoring):
-            return ScoreJob(number, work.rows, self._models[work.model].adapter)
-        return Job(number, self._rows(work))
+            return [ScoreJob(number, work.adapter, work.rows)]
+        if isinstance(work, Embedding):
+            return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
+        sampling = work.sampling
+        best = Best(sampling.n) if sampling.made > sampling.n else None
+        job = Job(number, self._rows(work), best)
+        if sampling.prompt_logprobs is None:
+            return [job]
+        return [PromptJob(number, work.adapter, work.prompt, sampling.prompt_logprobs), job]
 
     def _rows(self, work: Answering) -> list[Row]:
-        loaded, sampling = self._models[work.model], work.sampling
+        loaded, sampling = self._decoders[work.model], work.sampling
         limit = room(len(work.prompt), loaded.served.context, sampling.max_tokens)
-        grammars = self._grammars[work.model]
+        grammars = self._grammars[loaded.tokenizer]
         return [
             Row(
-                work.prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=loaded.adapter,
+                work.prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=work.adapter,
                 constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
             )
-            for i in range(sampling.n)
+            for i in range(sampling.made)
         ]  # fmt: skip

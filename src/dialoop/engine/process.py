@@ -12,15 +12,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Unpack
 
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.engine.front import Front, Known, Mail
-from dialoop.engine.wire import CoreOptions, Deliver, Line, Setup, Work
-from dialoop.errors import EngineDownError
-from dialoop.types import Condition, ModelRef, Precision, Served
+from dialoop.engine.front import Front, Mail
+from dialoop.engine.reader import Reader
+from dialoop.engine.roster import AnyKnown, Known, KnownEncoder
+from dialoop.engine.wire import (
+    CoreOptions,
+    Deliver,
+    Line,
+    Loading,
+    Opened,
+    Said,
+    Setup,
+    Shelved,
+    Unloading,
+    Work,
+)
+from dialoop.errors import EngineDownError, ModelError
+from dialoop.types import Condition, ModelRef, Precision
 
 log = logging.getLogger("dialoop.engine")
 
@@ -55,7 +69,7 @@ class ProcessEngine(Front):
             Setup(tuple(refs), context, precision, options), mail.deliver, restarts=restarts
         )
         try:
-            known = _known(refs, self._children.served)
+            known = _known(self._children.opened)
         except BaseException:
             self._children.close()
             raise
@@ -71,15 +85,28 @@ class ProcessEngine(Front):
         return self._children.pid
 
 
-def _known(refs: Sequence[ModelRef], served: Sequence[Served]) -> dict[str, Known]:
-    """By name, with the tokenizers, one a base. Raises ModelError."""
-    bases = {ref.name: ref.base for ref in refs}
-    tokenizers = {base: ChatTokenizer.load(base) for base in set(bases.values())}
-    return {each.name: Known(each, tokenizers[bases[each.name]]) for each in served}
+def _known(opened: Sequence[Opened]) -> dict[str, AnyKnown]:
+    """By name, with the tokenizers, one a decoder's base. Raises ModelError."""
+    decoders = {each.folder for each in opened if each.served.kind == "decoder"}
+    tokenizers = {folder: ChatTokenizer.load(folder) for folder in decoders}
+    return {
+        each.served.name: Known(each, tokenizers[each.folder])
+        if each.folder in decoders
+        else KnownEncoder(each, Reader.load(each.folder, each.served.context, each.size))
+        for each in opened
+    }
+
+
+def _alike(opened: Sequence[Opened]) -> list[tuple[object, ...]]:
+    """What may not change from one child to the next, because the front goes by it."""
+    return [(each.served.name, each.served.context, each.size, each.merged) for each in opened]
 
 
 class ChildCore:
-    """A core in a child process, started again when it ends; implements `dialoop.engine.wire.Core`."""
+    """A core in a child process, started again when it ends; implements `dialoop.engine.wire.Core`.
+
+    The adapters that were loaded and not unloaded since are those of every child.
+    """
 
     def __init__(self, setup: Setup, deliver: Deliver, *, restarts: int) -> None:
         self._setup = setup
@@ -87,10 +114,14 @@ class ChildCore:
         self._restarts = restarts
         self._lock = Lock()
         self._open: set[int] = set()
+        self._coming: dict[int, Loading] = {}
+        self._shelved: dict[str, tuple[str, Shelved]] = {}
+        self._late: list[tuple[int, Unloading]] = []
         self._closing = Event()
         self._retry_after = 1
         self.condition: Condition = "starting"
-        self.served = self._start()
+        self.opened: tuple[Opened, ...] = ()
+        self.opened = self._start()
         self._thread = Thread(target=self._run, name="dialoop-child", daemon=True)
         self._thread.start()
 
@@ -100,18 +131,23 @@ class ChildCore:
         return self._child.process.pid
 
     def submit(self, number: int, work: Work) -> None:
-        """Hand `work` to the child. Raises EngineDownError while there is none."""
+        """Hand `work` to the child. Raises EngineDownError while there is none, unless it is to unload."""
         with self._lock:
             if self._closing.is_set():
                 raise RuntimeError("the engine is closed")
-            if self.condition != "ok":
+            if isinstance(work, Unloading):
+                self._forget(work.adapter)
+            if self.condition == "ok":
+                self._hand(number, work)
+            elif isinstance(work, Unloading):
+                self._late.append((number, work))
+            else:
                 raise self._down()
-            self._open.add(number)
-            self._child.send((number, work))
 
     def cancel(self, number: int) -> None:
         """The child forgets it, unless that has ended."""
         with self._lock:
+            self._coming.pop(number, None)
             if number in self._open:
                 self._open.remove(number)
                 self._child.send((number, None))
@@ -123,6 +159,26 @@ class ChildCore:
             child = self._child
         child.end()
         self._thread.join()
+
+    def _hand(self, number: int, work: Work) -> None:
+        self._open.add(number)
+        if isinstance(work, Loading):
+            self._coming[number] = work
+        self._child.send((number, work))
+
+    def _forget(self, key: str) -> None:
+        """The next child is not to have this adapter, whose files may be gone by then."""
+        if self._shelved.pop(key, None) is None:
+            refs = [replace(ref, adapter=None) if ref.name == key else ref for ref in self._setup.refs]
+            self._setup = replace(self._setup, refs=tuple(refs))
+
+    def _heard(self, said: Said) -> None:
+        """Remember what was loaded."""
+        with self._lock:
+            for number, event in said if self._coming else ():
+                loading = self._coming.pop(number, None)
+                if loading is not None and isinstance(event, Shelved):
+                    self._shelved[event.key] = (loading.model, event)
 
     def _run(self) -> None:
         """Children, one after the other, up to `close` or until too many in a row have fallen soon."""
@@ -146,23 +202,33 @@ class ChildCore:
         begun = time.monotonic()
         with contextlib.suppress(EOFError):
             while True:
-                self._deliver(self._child.line.receive())
+                said = self._child.line.receive()
+                self._heard(said)
+                self._deliver(said)
         return time.monotonic() - begun, self._child.end()
 
-    def _start(self) -> tuple[Served, ...]:
+    def _start(self) -> tuple[Opened, ...]:
         """A new child, once it has loaded the models. Raises what it raised."""
         begun = time.monotonic()
-        self._child = child = Child(self._setup)
+        with self._lock:
+            setup = replace(self._setup, shelved=tuple(self._shelved.values()))
+        self._child = child = Child(setup)
         try:
             if self._closing.is_set():
                 raise RuntimeError("the engine was closed")
-            served = child.ready()
+            opened = child.ready()
+            if self.opened and _alike(opened) != _alike(self.opened):
+                raise ModelError("the models on disk are not those that were loaded at first")
         except BaseException:
             child.end()
             raise
         self._loading = time.monotonic() - begun
-        self.condition = "ok"
-        return served
+        with self._lock:
+            self.condition = "ok"
+            for number, work in self._late:
+                self._hand(number, work)
+            self._late = []
+        return opened
 
     def _fall(self, falls: int, cause: str) -> None:
         """Tell the log and those who wait, and let some time pass before the next start."""
@@ -188,6 +254,7 @@ class ChildCore:
         """End all open work; how much there was."""
         with self._lock:
             lost, self._open = self._open, set()
+            self._coming = {}
         self._deliver([(number, error) for number in lost])
         return len(lost)
 
@@ -224,7 +291,7 @@ class Child:
         """Never waits; what a child that has ended does not get is lost with it."""
         self._outbox.put(frame)
 
-    def ready(self) -> tuple[Served, ...]:
+    def ready(self) -> tuple[Opened, ...]:
         """What it serves, once the models are loaded. Raises what loading raised, or EngineDownError."""
         try:
             answer: Any = self.line.receive()
@@ -235,8 +302,8 @@ class Child:
             ) from None
         if isinstance(answer, Exception):
             raise answer
-        served: tuple[Served, ...] = answer
-        return served
+        opened: tuple[Opened, ...] = answer
+        return opened
 
     def end(self) -> str:
         """Hang up and wait for its end, by force where it takes too long; how it ended."""

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from dialoop.engine.constrain import Constraint
-from dialoop.engine.detokenize import Detokenizer
+from dialoop.engine.detokenize import Detokenizer, Vocabulary, bytes_of
 from dialoop.engine.penalties import Penalties
 from dialoop.engine.sampler import Choice, generator
 from dialoop.engine.stop import StopScanner
-from dialoop.errors import ModelError
 from dialoop.types import FinishReason, Sampling, TokenLogprob
-
-
-class Vocabulary(Protocol):
-    """What an answer needs of a tokenizer."""
-
-    @property
-    def stop_ids(self) -> frozenset[int]: ...
-
-    def decode(self, ids: Sequence[int], /) -> str: ...
-
-    def token_bytes(self, token_id: int, /) -> bytes: ...
 
 
 class Row:
@@ -49,6 +36,7 @@ class Row:
         self.cached = 0
         self.chance = generator(sampling, index)
         self.tokens: list[int] = []
+        self._total = 0.0
         self.finish_reason: FinishReason | None = None
         own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
         self._ends = own_ends | set(sampling.stop_token_ids)
@@ -65,13 +53,14 @@ class Row:
         """Append a token; returns the text that is certain and sets `finish_reason` at the end."""
         token = choice.token
         self.tokens.append(token)
+        self._total += choice.logprob or 0.0
         if self.penalties is not None:
             self.penalties.add(token)
         if token in self._ends:
             return self._finish("stop", "")
         if self.constraint is not None:
             self.constraint.add(token)
-        if choice.logprob is not None:
+        if choice.logprob is not None and self.sampling.logprobs is not None:
             top = tuple(self._told(other, logprob) for other, logprob in choice.top)
             self._logprobs.append(self._told(token, choice.logprob, top))
         text = self._detokenizer.push(token)
@@ -86,20 +75,18 @@ class Row:
             return self._finish("length", text)
         return text
 
+    @property
+    def mean_logprob(self) -> float:
+        """Per token, the end included, where log-probabilities were asked for."""
+        return self._total / len(self.tokens)
+
     def take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Those of the tokens accepted since the last call."""
         taken, self._logprobs = tuple(self._logprobs), []
         return taken
 
     def _told(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-        return TokenLogprob(token, self._bytes(token), logprob, top)
-
-    def _bytes(self, token: int) -> bytes:
-        """b"" for the rows that a model's output matrix has beyond its vocabulary."""
-        try:
-            return self._vocabulary.token_bytes(token)
-        except ModelError:
-            return b""
+        return TokenLogprob(token, bytes_of(token, self._vocabulary), logprob, top)
 
     def _finish(self, reason: FinishReason, text: str) -> str:
         """Hand out all that was held back; a stop string that it completes still counts."""

@@ -8,14 +8,18 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.embed import Vectors, embed_by_decoder, vectors_of
+from dialoop.engine.prompt_logprobs import ROWS, prompt_logprobs, ranked
+from dialoop.engine.reader import Wanted
 from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.engine.score import answers_to_one_history
+from dialoop.engine.wire import Ranked
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span, Step
@@ -24,6 +28,7 @@ from dialoop.models.linear import pack_in_place
 from dialoop.models.paged import Body, PagedBody, agrees
 from dialoop.types import Precision, Scored
 
+T = TypeVar("T")
 BLOCK = 16
 """Tokens of a block."""
 CACHE_SHARE = 0.25
@@ -52,6 +57,18 @@ class Runner(Protocol):
         self, rows: Sequence[Rendered], owner: str, step_tokens: int
     ) -> Generator[None, None, list[Scored]]:
         """Log-probabilities of what rows that begin alike learn; yields after each forward."""
+        ...
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        """Each token of a prompt after the first, and the best in its place; yields after each forward."""
+        ...
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        """Vectors of texts; yields after each forward."""
         ...
 
 
@@ -129,15 +146,17 @@ class PagedRunner:
     def score(
         self, rows: Sequence[Rendered], owner: str, step_tokens: int
     ) -> Generator[None, None, list[Scored]]:
-        whole = answers_to_one_history(self._body, rows, step_tokens)
-        while True:
-            with self._adapters.applied([(slice(None), owner)]):
-                try:
-                    next(whole)
-                except StopIteration as ended:
-                    scored: list[Scored] = ended.value
-                    return scored
-            yield
+        return _through(self._adapters, owner, answers_to_one_history(self._body, rows, step_tokens))
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        return _through(self._adapters, owner, prompt_logprobs(self._body, prompt, count, step_tokens))
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        return _through(self._adapters, owner, embed_by_decoder(self._body, texts, wanted, step_tokens))
 
 
 class AloneRunner:
@@ -181,6 +200,52 @@ class AloneRunner:
             scored.append(Scored(tuple(logprob for logprob, weight in learnt if weight > 0)))
             yield
         return scored
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int, step_tokens: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        return _through(self._adapters, owner, self._ranked(prompt, count))
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted, step_tokens: int
+    ) -> Generator[None, None, Vectors]:
+        return _through(self._adapters, owner, self._vectors(texts, wanted))
+
+    def _vectors(self, texts: Sequence[Sequence[int]], wanted: Wanted) -> Generator[None, None, Vectors]:
+        decoder: Any = self._model.get_decoder()  # type: ignore[operator]
+        found: Vectors = []
+        for text in texts:
+            with torch.inference_mode():
+                output = decoder(input_ids=torch.tensor([text], device=self._device), use_cache=False)
+            found += vectors_of(output.last_hidden_state[0], [len(text)], wanted)
+            yield
+        return found
+
+    def _ranked(self, prompt: Sequence[int], count: int) -> Generator[None, None, list[list[Ranked]]]:
+        """Pieces as long as their logits may be."""
+        ids = torch.tensor([prompt], device=self._device)
+        past, found = None, list[list[Ranked]]()
+        for start in range(0, len(prompt) - 1, ROWS):
+            wanted = ids[0, start + 1 : start + ROWS + 1]
+            with torch.inference_mode():
+                piece = ids[:, start : start + len(wanted)]
+                output = self._model(input_ids=piece, past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            found += ranked(output.logits[0], wanted, count)
+            yield
+        return found
+
+
+def _through(adapters: Adapters, owner: str, whole: Generator[None, None, T]) -> Generator[None, None, T]:
+    """`whole`, each of its forwards through the owner's adapter."""
+    while True:
+        with adapters.applied([(slice(None), owner)]):
+            try:
+                next(whole)
+            except StopIteration as ended:
+                value: T = ended.value
+                return value
+        yield
 
 
 def _rows(pieces: Sequence[Piece]) -> list[tuple[slice, str]]:

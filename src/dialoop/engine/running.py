@@ -11,10 +11,13 @@ from torch import Tensor
 
 from dialoop.chat.render import Rendered
 from dialoop.engine.blocks import Blocks
+from dialoop.engine.embed import Vectors
+from dialoop.engine.reader import Wanted
 from dialoop.engine.row import Row
 from dialoop.engine.runner import BLOCK, blocks_for, runner_of
 from dialoop.engine.sampler import Choice, choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
+from dialoop.engine.wire import Ranked
 from dialoop.models.adapters import Adapters
 from dialoop.types import Precision, Scored
 
@@ -42,7 +45,8 @@ class Running:
         speculate: bool = True,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
-        self._runner = runner_of(model, blocks, rows=max_rows, adapters=adapters, precision=precision)
+        self.adapters = adapters or Adapters(model)
+        self._runner = runner_of(model, blocks, rows=max_rows, adapters=self.adapters, precision=precision)
         self._scheduler = Scheduler(
             Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
@@ -99,6 +103,18 @@ class Running:
     def score(self, rows: Sequence[Rendered], owner: str) -> Generator[None, None, list[Scored]]:
         """Log-probabilities of what rows that begin alike learn; yields after each forward."""
         return self._runner.score(rows, owner, self._step_tokens)
+
+    def prompt_logprobs(
+        self, prompt: Sequence[int], owner: str, count: int
+    ) -> Generator[None, None, list[list[Ranked]]]:
+        """Log-probabilities of a prompt's tokens after the first; yields after each forward."""
+        return self._runner.prompt_logprobs(prompt, owner, count, self._step_tokens)
+
+    def embed(
+        self, texts: Sequence[Sequence[int]], owner: str, wanted: Wanted
+    ) -> Generator[None, None, Vectors]:
+        """Vectors of texts; yields after each forward."""
+        return self._runner.embed(texts, owner, wanted, self._step_tokens)
 
     def drop(self, gone: Callable[[Row], bool]) -> None:
         """Let go of rows and of their memory."""

@@ -58,9 +58,9 @@ def choose(logits: Tensor, rows: Sequence[Drawn]) -> list[Choice]:
         drawn_from = dict(zip(drawn, probabilities, strict=True))
     chosen = [Choice(token) for token in tokens.tolist()]
     for i, row in enumerate(rows):
-        if row.sampling.logprobs is not None:
+        if row.sampling.logprobs is not None or row.sampling.made > row.sampling.n:
             logs = _logs(row.sampling, logits[i], scores[i], drawn_from.get(i))
-            chosen[i] = _told(chosen[i].token, logs, row.sampling.logprobs)
+            chosen[i] = _told(chosen[i].token, logs, row.sampling.logprobs or 0)
     return chosen
 
 

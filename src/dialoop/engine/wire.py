@@ -14,38 +14,113 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
+from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypedDict
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.reader import Wanted
 from dialoop.errors import DialoopError
-from dialoop.types import Delta, ModelRef, Precision, Sampling, TokenLogprob, Usage
+from dialoop.types import Delta, ModelRef, Precision, Sampling, Served, TokenLogprob, Usage
 
 Event = object
-"""A step's deltas of one request, all that other work finds, or, an Exception, why it ended."""
+"""A step's deltas of one request, what other work finds, or, an Exception, why it ended."""
 Said = Sequence[tuple[int, Event]]
 """What one step has to say, by the number of the work."""
 Deliver = Callable[[Said], None]
+Ranked = tuple[int, float, int]
+"""Token, log-probability, rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A name that is served.
+
+    model: what work calls its weights.  folder: the base's directory.  size: of its vectors.  adapter: the
+    key of its own, "" = none.  merged: an adapter is folded into the weights.
+    """
+
+    served: Served
+    model: str
+    folder: Path
+    size: int
+    adapter: str = ""
+    merged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """A chat request in token ids."""
+    """A chat request in token ids, to a model and the adapter of this key beside it, "" = none.
+
+    Its events are lists of deltas, and one `PromptRead` where the prompt's log-probabilities are asked for.
+    """
 
     model: str
     prompt: tuple[int, ...]
     sampling: Sampling
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """Of each token of a prompt after the first: itself, then the best in its place."""
+
+    places: Sequence[Sequence[Ranked]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Answers to one history; each row is the history with one of them."""
+    """Answers to one history; each row is the history with one of them. Its event: a `Scored` a row."""
 
     model: str
     rows: tuple[Rendered, ...]
+    adapter: str = ""
 
 
-Work = Answering | Scoring
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """Texts as token ids. Its event: a vector a text."""
+
+    model: str
+    texts: Sequence[Sequence[int]]
+    wanted: Wanted
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """An adapter, to be known by a key that no other ever has, nor another version. Its event: `Shelved`."""
+
+    model: str
+    adapter: str
+    folder: Path
+    pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unloading:
+    """Forget an adapter once the work that came before is done with it. It has no events."""
+
+    model: str
+    adapter: str
+
+
+Work = Answering | Scoring | Embedding | Loading | Unloading
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """An adapter as it was when it was loaded.
+
+    key: also the owner of its blocks of keys and values.  digest: of its files.  size: bytes in memory.
+    pinned: never leaves it.
+    """
+
+    key: str
+    folder: Path
+    digest: str
+    size: int
+    pinned: bool
 
 
 class Core(Protocol):
@@ -70,20 +145,23 @@ class CoreOptions(TypedDict, total=False):
     max_rows: int
     step_tokens: int
     cache_tokens: int | None
+    adapter_memory: int
     speculate: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a child process is to serve: the first frame that it gets.
+    """What a child process is to serve: the first frame that it gets. It answers with an `Opened` a ref.
 
-    context, precision: as for `open_models`.
+    context, precision: as for `open_models`.  shelved: by their models' names, adapters that an earlier child
+    loaded.
     """
 
     refs: tuple[ModelRef, ...]
     context: int | None
     precision: Precision | None
     options: CoreOptions
+    shelved: tuple[tuple[str, Shelved], ...] = ()
 
 
 def sealed(error: Exception) -> Exception:

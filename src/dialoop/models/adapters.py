@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
+from dialoop.models.linear import PackedLinear
 from dialoop.models.load import check_adapter_config
 from dialoop.models.weights import check_adapter
 
@@ -34,8 +37,23 @@ class Factors:
     b: Tensor
 
 
-def read_factors(folder: Path, model: nn.Module) -> dict[str, Factors]:
-    """The factors of a PEFT LoRA directory by the path of their layer, on the model's device and type.
+@dataclass(frozen=True, slots=True, eq=False)
+class Lora:
+    """An adapter in memory: factors by the path of their layer, and the sha256 of their files."""
+
+    layers: Mapping[str, Factors]
+    digest: str
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(each.a.nbytes + each.b.nbytes for each in self.layers.values())
+
+
+def read_lora(folder: Path, layers: Mapping[str, nn.Module], like: Tensor) -> Lora:
+    """A PEFT LoRA directory for a model of these layers, on the device and in the type of `like`.
+
+    The layers' weights are not touched: whoever packed them may have let them go.
 
     Raises ModelError where the adapter changes more than linear layers inside the decoder, or does not fit:
     such a one is served merged into a base of its own.
@@ -45,28 +63,31 @@ def read_factors(folder: Path, model: nn.Module) -> dict[str, Factors]:
     if config["peft_type"] != "LORA" or config.get("bias", "none") != "none" or more:
         raise ModelError(f"{folder}: {', '.join(more) or config['peft_type']}: not a plain LoRA adapter")
     found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in load_file(check_adapter(folder)).items():
+    raw = check_adapter(folder).read_bytes()
+    for name, tensor in load(raw).items():
         match = _NAME.fullmatch(name)
         if match is None:
             raise ModelError(f"{folder}: tensor {name} is no factor of a linear layer")
         found.setdefault(match["path"], {})[match["factor"]] = tensor
-    layers = dict(model.named_modules())
-    return {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()}
+    digest = sha256(json.dumps(config, sort_keys=True).encode() + raw).hexdigest()
+    scaled = {path: _factors(folder, path, layers.get(path), parts, config) for path, parts in found.items()}
+    return Lora({path: Factors(a.to(like), b.to(like)) for path, (a, b) in scaled.items()}, digest)
 
 
 def _factors(
-    folder: Path, path: str, layer: nn.Module | None, parts: Mapping[str, Tensor], config: Mapping[str, Any]
-) -> Factors:
+    folder: Path, path: str, layer: Any, parts: Mapping[str, Tensor], config: Mapping[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """A and scaled B, as they are in the file and in float32."""
     a, b = parts.get("A"), parts.get("B")
-    if type(layer) is not nn.Linear or path.endswith("lm_head") or a is None or b is None:
+    linear = type(layer) in (nn.Linear, PackedLinear)
+    if not linear or path.endswith("lm_head") or a is None or b is None:
         raise ModelError(f"{folder}: {path} is no linear layer inside the decoder")
-    if (b.shape[0], a.shape[1]) != tuple(layer.weight.shape) or a.shape[0] != b.shape[1]:
-        raise ModelError(f"{folder}: {path}: the factors do not fit {tuple(layer.weight.shape)}")
+    shape = (layer.out_features, layer.in_features)
+    if (b.shape[0], a.shape[1]) != shape or a.shape[0] != b.shape[1]:
+        raise ModelError(f"{folder}: {path}: the factors do not fit {shape}")
     rank = a.shape[0]
     scale = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    # On a CPU activations are float32 whatever the weights are.
-    device, dtype = layer.weight.device, layer.weight.dtype if layer.weight.is_cuda else torch.float32
-    return Factors(a.to(device, dtype), (b.float() * scale).to(device, dtype))
+    return a, b.float() * scale
 
 
 class Adapters:
@@ -74,16 +95,29 @@ class Adapters:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._adapters: dict[str, dict[str, Factors]] = {}
+        weight = next(model.parameters())
+        # On a CPU activations are float32 whatever the weights are.
+        dtype = weight.dtype if weight.is_cuda else torch.float32
+        self._like = torch.empty(0, dtype=dtype, device=weight.device)
+        self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
-        self._rows: Sequence[tuple[slice, dict[str, Factors]]] = ()
+        self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
 
-    def add(self, name: str, folder: Path) -> None:
-        """Load an adapter. Raises ModelError as `read_factors` does."""
-        self._adapters[name] = read_factors(folder, self._model)
-        layers = dict(self._model.named_modules())
-        for path in self._adapters[name].keys() - self._hooks.keys():
-            self._hooks[path] = layers[path].register_forward_hook(self._hook(path))
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those in memory."""
+        return tuple(self._adapters)
+
+    def read(self, folder: Path) -> Lora:
+        """An adapter that fits, from its directory, in any thread. Raises ModelError as `read_lora`."""
+        return read_lora(folder, dict(self._model.named_modules()), self._like)
+
+    def add(self, name: str, lora: Lora) -> None:
+        """From now on `applied` knows it by `name`."""
+        self._adapters[name] = lora.layers
+        for path in lora.layers.keys() - self._hooks.keys():
+            layer = self._model.get_submodule(path)
+            self._hooks[path] = layer.register_forward_hook(self._hook(path))
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""

@@ -55,13 +55,27 @@ class LeanDecoder:
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
         """(len(rows), V) float32, after those rows of `token_ids`, (T,), the tokens of all spans."""
-        x = self._embed(token_ids).float()
+        return self.head(self._norm(self._states(token_ids, step)[rows]))
+
+    @torch.inference_mode()
+    def hidden(self, token_ids: Tensor, step: Step) -> Tensor:
+        """(T, D): the last hidden states of the tokens of all spans."""
+        return self._norm(self._states(token_ids, step))
+
+    @torch.inference_mode()
+    def head(self, hidden: Tensor) -> Tensor:
+        """(N, D) -> (N, V) float32."""
+        return altered_logits(self._head(hidden), self._config)
+
+    def _states(self, token_ids: Tensor, step: Step) -> Tensor:
+        """(T, D) after the last layer, before the norm."""
+        x: Tensor = self._embed(token_ids).float()
         if step.longest > len(self._turns):
             self._turns = _turns(self._rotary, 2 * step.longest)
         turns = self._turns[step.positions]
         for layer in self._layers:
             self._run(layer, x, turns, step)
-        return altered_logits(self._head(self._norm(x[rows])), self._config)
+        return x
 
     def _run(self, layer: _Layer, x: Tensor, turns: Tensor, step: Step) -> None:
         """One layer; `x`, (T, D), becomes its output."""

@@ -145,11 +145,16 @@ class PackedLinear(nn.Module):
 
 
 def pack_in_place(model: nn.Module, precision: Precision) -> None:
-    """Give every linear layer of `model` packed weights, and all else float32. On a CPU."""
+    """Give every linear layer of `model` packed weights, and all else float32. On a CPU.
+
+    Hooks of the layers, such as adapters have, are those of the packed ones.
+    """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, PackedLinear(child, precision))
+                packed = PackedLinear(child, precision)
+                packed._forward_hooks = child._forward_hooks
+                setattr(module, name, packed)
     model.float()
 
 

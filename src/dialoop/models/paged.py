@@ -39,6 +39,14 @@ class Body(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    def hidden(self, token_ids: Tensor, step: Step) -> Tensor:
+        """(T, D): the last hidden states of the tokens of all spans."""
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """(N, D) -> (N, V) float32."""
+        ...
+
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
         """(len(rows), V) float32, after those rows of `token_ids`, (T,), the tokens of all spans."""
         ...
@@ -59,13 +67,26 @@ class PagedBody:
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
-        weight: Tensor = self._model.get_output_embeddings().weight
-        return weight.device
+        device: torch.device = next(self._model.parameters()).device
+        return device
 
     @torch.inference_mode()
     def logits(self, token_ids: Tensor, step: Step, rows: Tensor) -> Tensor:
+        return self.head(self.hidden(token_ids, step)[rows])
+
+    @torch.inference_mode()
+    def hidden(self, token_ids: Tensor, step: Step) -> Tensor:
         with self._attention():
-            return head_logits(self._model, self._hidden(token_ids, step)[rows]).float()
+            out = self._model.get_decoder()(
+                input_ids=token_ids[None], position_ids=step.positions[None], attention_mask=None,
+                use_cache=False, paged_step=step,
+            )  # fmt: skip
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    @torch.inference_mode()
+    def head(self, hidden: Tensor) -> Tensor:
+        return head_logits(self._model, hidden).float()
 
     @contextmanager
     def _attention(self) -> Iterator[None]:
@@ -77,19 +98,11 @@ class PagedBody:
         finally:
             config._attn_implementation = own
 
-    def _hidden(self, token_ids: Tensor, step: Step) -> Tensor:
-        out = self._model.get_decoder()(
-            input_ids=token_ids[None], position_ids=step.positions[None], attention_mask=None,
-            use_cache=False, paged_step=step,
-        )  # fmt: skip
-        hidden: Tensor = out.last_hidden_state[0]
-        return hidden
-
 
 def agrees(body: Body, model: Any) -> bool:
     """Whether `body` gives the logits of `model`, two sequences read in chunks beside each other."""
     try:
-        vocabulary = model.get_output_embeddings().weight.shape[0]
+        vocabulary = model.get_input_embeddings().weight.shape[0]
         ids = [torch.arange(1, 1 + n, device=body.device) % vocabulary for n in (7, 4)]
         with torch.inference_mode():
             first, second = (model(input_ids=x[None], use_cache=False).logits[0].float() for x in ids)

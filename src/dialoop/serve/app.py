@@ -11,7 +11,9 @@ from fastapi.responses import JSONResponse
 
 from dialoop import __version__
 from dialoop.errors import UnknownModelError
+from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
@@ -26,11 +28,13 @@ def make_app(
     hosts: Collection[str] | None = None,
     max_body_bytes: int = 8 * 2**20,
     body_seconds: float = 30.0,
+    adapters: AdapterFolders | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
-    max_body_bytes, body_seconds: a longer or slower body is refused.
+    max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
+    by request, None = nowhere.
     """
 
     @asynccontextmanager
@@ -42,7 +46,10 @@ def make_app(
         title="dialoop", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
-    app.include_router(chat_routes(engine, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
+    bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
+    app.include_router(chat_routes(engine, **bounds))
+    app.include_router(embedding_routes(engine, **bounds))
+    app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes(engine))
     _describe(app, body_definitions())

@@ -50,7 +50,7 @@ async def _stream(chat: ParsedChat, deltas: Deltas, request: Request) -> Respons
 
 
 def _reply(chat: ParsedChat) -> Reply:
-    return Reply(chat.request.model, logprobs=chat.request.sampling.logprobs is not None)
+    return Reply(chat.request.model, chat.request.sampling.logprobs is not None, chat.echo)
 
 
 async def _first(deltas: AsyncIterator[Delta]) -> Delta:

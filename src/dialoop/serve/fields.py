@@ -113,6 +113,8 @@ class ChatBody(BaseModel):
     """The same seed gives the same answer to the same request."""
     n: int = Field(1, ge=1, le=128)
     """Answers to give."""
+    best_of: int | None = Field(None, ge=1, le=128)
+    """Answers to make; the n with the highest log-probability per token are given. Not with stream."""
     presence_penalty: float = Field(0.0, ge=-2, le=2)
     """Taken off the logit of every token that the answer holds."""
     frequency_penalty: float = Field(0.0, ge=-2, le=2)
@@ -125,6 +127,8 @@ class ChatBody(BaseModel):
     """Tell so many best tokens in each place; only with logprobs."""
     logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = "raw_logprobs"
     """The model's own log-probabilities, or those drawn from: after bias, penalties, temperature, filters."""
+    prompt_logprobs: int | None = Field(None, ge=0, le=20)
+    """Tell each token of the prompt and so many of the best in its place. Not with stream."""
     top_k: int = Field(0, ge=-1, le=MAX_TOKENS)
     """Draw from the k most probable tokens; 0 and -1 = from all."""
     min_p: float = Field(0.0, ge=0, le=1)
@@ -139,6 +143,8 @@ class ChatBody(BaseModel):
     """The model's own stop tokens do not end the answer."""
     stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKENS)]] = Field([], max_length=64)
     """Tokens that end the answer and are not shown."""
+    echo: bool = False
+    """Where the last message is the assistant's, begin the answer with its text."""
     response_format: ResponseFormat | None = None
     """What the answer must be: text, a JSON object, or JSON of a schema."""
     structured_outputs: StructuredOutputs | None = None
@@ -191,14 +197,12 @@ NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
     "guided_regex": (),
     "guided_choice": (),
     "guided_grammar": (),
-    "prompt_logprobs": (),
     "return_token_ids": (False,),
     "chat_template": (),
     "chat_template_kwargs": ({},),
     "add_generation_prompt": (True,),
     "continue_final_message": (False,),
     "documents": ([],),
-    "echo": (False,),
     "priority": (0,),
 }
 """Fields that clients know and this engine does not, and the values of each that ask for nothing."""

@@ -22,6 +22,7 @@ from dialoop.types import (
     Delta,
     Grammar,
     Message,
+    RankedLogprob,
     Sampling,
     Served,
     TokenLogprob,
@@ -43,11 +44,12 @@ _PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
 
 @dataclass(frozen=True, slots=True)
 class ParsedChat:
-    """A chat completion request, read."""
+    """A chat completion request, read. echo: what each answer begins with."""
 
     request: ChatRequest
     stream: bool
     include_usage: bool
+    echo: str = ""
 
 
 def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
@@ -61,13 +63,14 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     try:
         chat = ChatBody.model_validate(fields)
     except ValidationError as error:
-        raise _refusal(dict(error.errors(include_url=False)[0])) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
     if chat.stream_options is not None and not chat.stream:
         raise RequestError("stream_options came without stream: set stream to true", param="stream_options")
     messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
     request = ChatRequest(chat.model, Conversation(messages), _sampling(chat))
     usage = chat.stream_options is not None and chat.stream_options.include_usage
-    return ParsedChat(request, chat.stream, usage)
+    echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
+    return ParsedChat(request, chat.stream, usage, echoed)
 
 
 def _refuse_unless_neutral(name: str, value: Any) -> None:
@@ -83,7 +86,7 @@ def _nearest(name: str, known: list[str]) -> str:
     return close if "did you mean" in close else ": see /openapi.json for the fields that there are"
 
 
-def _refusal(problem: Mapping[str, Any]) -> RequestError:
+def refusal(problem: Mapping[str, Any]) -> RequestError:
     """What pydantic found, in three parts and without content."""
     path = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
     nested = NESTED.get(path[0])
@@ -163,14 +166,17 @@ def _sampling(chat: ChatBody) -> Sampling:
             f"min_tokens = {chat.min_tokens} is more than the {limit} that the answer may have: lower it",
             param="min_tokens",
         )
+    _check_best_of(chat)
+    if chat.stream and chat.prompt_logprobs is not None:
+        raise RequestError("prompt_logprobs came with stream: leave one out", param="prompt_logprobs")
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
     grammar = _grammar(chat)
     if grammar is not None and chat.min_tokens:
         raise RequestError("min_tokens came with a format for the answer: leave one out", param="min_tokens")
     same = (
-        "temperature", "top_p", "seed", "n", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
-        "repetition_penalty", "min_tokens", "ignore_eos",
+        "temperature", "top_p", "seed", "n", "best_of", "prompt_logprobs", "min_p", "typical_p",
+        "presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos",
     )  # fmt: skip
     return Sampling(
         **{name: getattr(chat, name) for name in same},
@@ -183,6 +189,19 @@ def _sampling(chat: ChatBody) -> Sampling:
         processed_logprobs=chat.logprobs_mode == "processed_logprobs",
         grammar=grammar,
     )
+
+
+def _check_best_of(chat: ChatBody) -> None:
+    if chat.best_of is None:
+        return
+    if chat.best_of < chat.n:
+        raise RequestError(f"best_of = {chat.best_of} is less than n = {chat.n}: raise it", param="best_of")
+    if chat.stream and chat.best_of > chat.n:
+        raise RequestError(
+            f"best_of = {chat.best_of} came with stream, and the best are known at the end only: "
+            f"leave one out",
+            param="best_of",
+        )
 
 
 _ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
@@ -232,10 +251,14 @@ def _schema(schema: Mapping[str, Any]) -> Grammar:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The identity of one response; makes its body or its chunks. logprobs: they were asked for."""
+    """The identity of one response; makes its body or its chunks.
+
+    logprobs: they were asked for.  echo: what each answer begins with.
+    """
 
     model: str
     logprobs: bool = False
+    echo: str = ""
     id: str = field(default_factory=lambda: new_id("chatcmpl"))
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -244,21 +267,27 @@ class Reply:
         choices: list[dict[str, Any]] = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []},
+                "message": self._message(answer),
                 "logprobs": self._told(answer.logprobs),
                 "finish_reason": answer.finish_reason,
             }
             for index, answer in enumerate(answers)
         ]
+        told = prompt_to_openai(answers[0].prompt_logprobs)
         return {
             **self._head("chat.completion"),
             "choices": choices,
             "usage": usage_to_openai(answers[0].usage),
+            **({"prompt_logprobs": told} if told else {}),
         }
 
+    def _message(self, answer: Answer) -> dict[str, Any]:
+        text = self.echo + answer.text
+        return {"role": "assistant", "content": text, "refusal": None, "annotations": []}
+
     def opening(self, index: int) -> dict[str, Any]:
-        """The first chunk of an answer: its role."""
-        return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}, None)
+        """The first chunk of an answer: its role, and what it begins with."""
+        return self._chunk(index, {"role": "assistant", "content": self.echo, "refusal": None}, None)
 
     def chunks(self, delta: Delta) -> list[dict[str, Any]]:
         """A delta's text and its end, each a chunk."""
@@ -305,6 +334,16 @@ def _token(told: TokenLogprob) -> dict[str, Any]:
     """OpenAI's floor for what is next to impossible is -9999."""
     text = told.data.decode("utf-8", "replace")
     return {"token": text, "logprob": max(told.logprob, -9999.0), "bytes": list(told.data)}
+
+
+def prompt_to_openai(places: tuple[tuple[RankedLogprob, ...], ...]) -> list[dict[str, Any] | None]:
+    """vLLM's extension: for each token of the prompt {token id: {logprob, rank, decoded_token}}."""
+    return [{str(each.token_id): _ranked(each) for each in place} or None for place in places]
+
+
+def _ranked(each: RankedLogprob) -> dict[str, Any]:
+    text = each.data.decode("utf-8", "replace")
+    return {"logprob": max(each.logprob, -9999.0), "rank": each.rank, "decoded_token": text}
 
 
 def usage_to_openai(usage: Usage) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""The tokenizer of a model that reads plain text, such as an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dialoop.chat.directory import read_object
+from dialoop.chat.encode import Encoder
+from dialoop.errors import ModelError
+
+_PROBE = "a"
+
+
+class TextTokenizer:
+    """Text -> ids, between the tokens that the tokenizer's post-processor puts around every text."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises ModelError where tokenizer.json is missing or of an unknown form."""
+        spec = read_object(directory / "tokenizer.json")
+        if spec is None:
+            raise ModelError(f"{directory}: tokenizer.json is missing: save the tokenizer in its fast form")
+        added = spec.setdefault("added_tokens", [])
+        self._encoder = Encoder(spec, frozenset(t["content"] for t in added if t.get("special")))
+        self.vocab_size: int = max(self._encoder.full.get_vocab(with_added_tokens=True).values()) + 1
+        self._before, self._after = self._frame()
+
+    def encode(self, text: str) -> list[int]:
+        """Special tokens that `text` spells are plain text. No length is too long."""
+        return [*self._before, *self._encoder.encode(text, control=False), *self._after]
+
+    def _frame(self) -> tuple[Sequence[int], Sequence[int]]:
+        bare = self._encoder.full.encode(_PROBE, add_special_tokens=False).ids
+        whole = self._encoder.full.encode(_PROBE).ids
+        starts = (i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
+        start = next(starts, 0)
+        return whole[:start], whole[start + len(bare) :]

@@ -1,0 +1,103 @@
+"""BERT-style encoders: texts in, hidden states out, every token seeing all of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from logging import ERROR, getLogger
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dialoop.errors import ModelError
+from dialoop.models.load import default_device, default_dtype
+from dialoop.models.weights import check_weights, read_json
+
+
+def is_encoder(folder: Path) -> bool:
+    """Whether config.json describes a bidirectional encoder; a directory without one is none."""
+    if not (folder / "config.json").is_file():
+        return False
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    config = read_json(folder / "config.json")
+    kind, held = config.get("model_type"), (config.get("architectures") or [None])[0]
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) if isinstance(kind, str) else None
+    both_ways = not config.get("is_decoder") and not config.get("is_encoder_decoder")
+    return kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and both_ways and (held is None or held != causal)
+
+
+def load_encoder(
+    folder: Path, *, dtype: torch.dtype | None = None, device: str | None = None
+) -> torch.nn.Module:
+    """In eval mode, without heads. Raises ModelError where files are missing or damaged."""
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    device = device or default_device()
+    check_weights(folder)
+    loader: Any = AutoModel
+    progress: Any = logging
+    progress.disable_progress_bar()
+    try:
+        with _unreported():
+            model, report = loader.from_pretrained(
+                folder,
+                dtype=dtype or default_dtype(device),
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        first = str(error).strip().partition("\n")[0][:200]
+        raise ModelError(f"{folder}: transformers cannot load it: {first}: check config.json") from error
+    # The pooler is a head for classification: hidden states go around it.
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}: copy the model again"
+        )
+    encoder: nn.Module = model.to(device).eval()
+    return encoder
+
+
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """transformers warns of heads that are left out and of plans that it has not; what may not be missing is
+    checked here.
+    """
+    log = getLogger("transformers")
+    before = log.level
+    log.setLevel(ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def positions_of(model: nn.Module) -> int:
+    """The longest text, in tokens; RoBERTa's positions begin after that of its padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    config: Any = model.config
+    return int(config.max_position_embeddings)
+
+
+@torch.inference_mode()
+def encode(model: nn.Module, texts: Sequence[Sequence[int]]) -> Tensor:
+    """(T, D): the last hidden states of all texts, one after the other; read as one padded batch."""
+    config: Any = model.config
+    device = next(model.parameters()).device
+    rows = [torch.tensor(text, device=device) for text in texts]
+    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id or 0)
+    lengths = torch.tensor([len(text) for text in texts], device=device)
+    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
+    hidden: Tensor = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    return hidden[mask]
