@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Embeds(Protocol):
 
 
 @dataclass(eq=False)
-class SideJob(Generic[T]):
+class SideJob(ABC, Generic[T]):
     """`begin` gives the work, which yields after each forward; `event` says what it returned.
 
     number: under which that is delivered.  owner: the adapter that it goes through.
@@ -35,9 +36,9 @@ class SideJob(Generic[T]):
     number: int
     owner: str
 
+    @abstractmethod
     def begin(self, running: Any, /) -> Generator[None, None, T]:
         """The work on a model."""
-        raise NotImplementedError
 
     def event(self, value: T) -> Event:
         """The value itself, unless its kind must be told from other events of the number."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -145,11 +146,9 @@ class Lanes:
         """Copy what the lane lacks before the span's start."""
         if lane.filled == span.start:
             return
-        slots = None
+        slots = torch.tensor(span.slots(lane.filled, span.start))
         for i, pair in self.layers.items():
             for x, blocks in zip(pair, self._blocks[i], strict=True):
-                if slots is None:
-                    slots = torch.tensor(span.slots(lane.filled, span.start), device=x.device)
                 x[lane.index, :, lane.filled : span.start] = blocks.index_select(0, slots).transpose(0, 1)
         lane.filled = span.start
 
@@ -224,10 +223,11 @@ class _Decoding:
         self._step = step
         places = [range(at, at + size) for at, size in zip(starts, self._sizes, strict=True)]
         flat = list(chain.from_iterable(places))
-        self._in_order = flat == list(range(flat[0], flat[0] + len(flat)))
-        self.rows: Any = slice(flat[0], flat[0] + len(flat)) if self._in_order else step._tensor(flat)
+        in_order = flat == list(range(flat[0], flat[0] + len(flat)))
+        self.rows: Any = slice(flat[0], flat[0] + len(flat)) if in_order else step._tensor(flat)
+        self._most = max(self._sizes)
         self._even = len(set(self._sizes)) == 1
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._masks: dict[tuple[int | None, int], Tensor | None] = {}
         self._slots: dict[int, Tensor] = {}
         for span in spans:
             assert span.lane is not None
@@ -242,18 +242,16 @@ class _Decoding:
         for lane, new in ((keys, key), (values, value)):
             lane.view(-1, lane.shape[-1]).index_copy_(0, slots, new.reshape(-1, new.shape[-1]))
         k, v = (lane[: self._count, :, : self._longest] for lane in (keys, values))
-        most = max(self._sizes)
-        q = query if self._even else self._padded(query, most)
+        most = self._most
+        q = query if self._even else self._padded(query)
         repeats = query.shape[1] // heads
         q = q.view(self._count, most, heads, repeats, -1).permute(0, 2, 3, 1, 4)
-        mask = self._mask(x.window)
-        if mask is not None and most > 1:
-            mask = mask.repeat(1, 1, repeats, 1)
+        mask = self._mask(x.window, repeats)
         q = q.reshape(self._count, heads, repeats * most, -1)
         out = attention(q, k, v, mask, x.scale, x.cap)
         out = out.view(self._count, heads, repeats, most, -1).permute(0, 3, 1, 2, 4)
         out = out.reshape(self._count, most, heads * repeats, -1)
-        return out.flatten(0, 1) if self._even else out[self._real(most)]
+        return out.flatten(0, 1) if self._even else out[self._real]
 
     def _written(self, heads: int) -> Tensor:
         """Where the new tokens of every head lie in the flattened lanes, (tokens * heads,)."""
@@ -267,24 +265,32 @@ class _Decoding:
             )
         return self._slots[heads]
 
-    def _real(self, most: int) -> Tensor:
+    @cached_property
+    def _real(self) -> Tensor:
         """(count, most) bool: which places of the padded queries are tokens."""
         sizes = self._step._tensor(self._sizes)
-        return torch.arange(most, device=sizes.device) < sizes[:, None]
+        return torch.arange(self._most, device=sizes.device) < sizes[:, None]
 
-    def _padded(self, query: Tensor, most: int) -> Tensor:
-        padded = query.new_zeros(self._count, most, *query.shape[1:])
-        padded[self._real(most)] = query
+    def _padded(self, query: Tensor) -> Tensor:
+        padded = query.new_zeros(self._count, self._most, *query.shape[1:])
+        padded[self._real] = query
         return padded
 
-    def _mask(self, window: int | None) -> Tensor | None:
-        """(count, 1, most, longest): 0 where seen, -inf where not; None where all is seen."""
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window)
-        return self._masks[window]
+    def _mask(self, window: int | None, repeats: int) -> Tensor | None:
+        """0 where seen, -inf where not; None where all is seen.
+
+        (count, 1, most queries of each of `repeats` heads, longest); of one query, for all heads alike.
+        """
+        key = window, repeats
+        if key not in self._masks:
+            mask = self._make_mask(window)
+            if mask is not None and self._most > 1:
+                mask = mask.repeat(1, 1, repeats, 1)
+            self._masks[key] = mask
+        return self._masks[key]
 
     def _make_mask(self, window: int | None) -> Tensor | None:
-        most, longest = max(self._sizes), self._longest
+        most, longest = self._most, self._longest
         same = most == 1 and all(span.stop == longest for span in self._spans)
         if same and (window is None or window >= longest):
             return None
