@@ -234,30 +234,17 @@ def _gate_up(mlp: Any, path: str, precision: Precision) -> _Fused:
 def _qkv(attention: Any, path: str, shape: _Shape, precision: Precision) -> _Fused:
     """Queries and keys with the two numbers that turn together side by side: their product is the same."""
     ends = torch.tensor([0, *shape.split]).cumsum(0).mul(shape.size).tolist()
-    pairs = [_pairs(shape, heads) for heads in (shape.heads, shape.key_heads)]
+    queries, keys = (_pairs(shape, heads) for heads in (shape.heads, shape.key_heads))
+    order = torch.cat([queries, keys + ends[1], torch.arange(ends[2], ends[3])])
     if hasattr(attention, "qkv_proj"):
-        order = torch.cat([pairs[0], pairs[1] + ends[1], torch.arange(ends[2], ends[3])])
-        linear = attention.qkv_proj
-        bias = None if linear.bias is None else linear.bias[order]
         whole = _Part(f"{path}.qkv_proj", slice(0, ends[3]), order)
-        return _Fused(pack(linear.weight[order], bias, precision), (whole,))
-    linears = (attention.q_proj, attention.k_proj, attention.v_proj)
-    orders = (*pairs, torch.arange(linears[2].out_features))
-    reordered = [_reordered(linear, order) for linear, order in zip(linears, orders, strict=True)]
+        return _Fused(fuse([attention.qkv_proj], precision, order), (whole,))
     parts = tuple(
-        _Part(f"{path}.{name}_proj", slice(ends[i], ends[i + 1]), None if name == "v" else orders[i])
-        for i, name in enumerate("qkv")
+        _Part(f"{path}.{name}_proj", slice(ends[i], ends[i + 1]), pairs)
+        for i, (name, pairs) in enumerate((("q", queries), ("k", keys), ("v", None)))
     )
-    return _Fused(fuse(reordered, precision), parts)
-
-
-def _reordered(linear: nn.Linear, order: Tensor) -> nn.Linear:
-    """A layer whose output i is the old one's output order[i]."""
-    new = nn.Linear(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-    new.weight = nn.Parameter(linear.weight.detach()[order], requires_grad=False)
-    if linear.bias is not None:
-        new.bias = nn.Parameter(linear.bias.detach()[order], requires_grad=False)
-    return new
+    linears = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return _Fused(fuse(linears, precision, order), parts)
 
 
 def _pairs(shape: _Shape, heads: int) -> Tensor:

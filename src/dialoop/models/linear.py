@@ -158,10 +158,11 @@ def pack_in_place(model: nn.Module, precision: Precision) -> None:
     model.float()
 
 
-def fuse(linears: Sequence[nn.Linear], precision: Precision) -> Linear:
-    """One layer whose output is those of `linears` side by side."""
+def fuse(linears: Sequence[nn.Linear], precision: Precision, order: Tensor | None = None) -> Linear:
+    """One layer whose output is those of `linears` side by side; output i is their output order[i]."""
     weight = torch.cat([linear.weight.detach() for linear in linears])
-    biases = [linear.bias for linear in linears]
-    held = any(bias is not None for bias in biases)
-    zeros = [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
-    return pack(weight, torch.cat(zeros) if held else None, precision)
+    biases = [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
+    bias = torch.cat(biases) if any(x.bias is not None for x in linears) else None
+    if order is not None:
+        weight, bias = weight[order], None if bias is None else bias[order]
+    return pack(weight, bias, precision)
