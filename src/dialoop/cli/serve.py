@@ -61,6 +61,7 @@ def serve(
     with bind(host, port) as listening:
         from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
+        from dialoop.store.registry import Store
 
         refs = resolve(context.obj, model or [SHIPPED])
         engine = ProcessEngine(
@@ -69,8 +70,9 @@ def serve(
         )  # fmt: skip
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
-            engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters
-        )
+            engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
+            store=Store.open(context.obj),
+        )  # fmt: skip
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])
 

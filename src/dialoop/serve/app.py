@@ -18,6 +18,7 @@ from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
 from dialoop.serve.wire import model_to_openai
+from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
 
 
@@ -29,18 +30,21 @@ def make_app(
     max_body_bytes: int = 8 * 2**20,
     body_seconds: float = 30.0,
     adapters: AdapterFolders | None = None,
+    store: Store | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
-    by request, None = nowhere.
+    by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         yield
         await engine.aclose()
+        if store is not None:
+            store.close()
 
     app = FastAPI(
         title="dialoop", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
@@ -54,7 +58,7 @@ def make_app(
     app.include_router(_service_routes(engine))
     _describe(app, body_definitions())
     install(app)
-    app.add_middleware(Guard, api_key=api_key, hosts=hosts)
+    app.add_middleware(Guard, api_key=api_key, hosts=hosts, project=store.project if store else "")
     return app
 
 

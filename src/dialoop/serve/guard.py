@@ -8,6 +8,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from dialoop.serve.caller import Caller
 from dialoop.serve.errors import HttpError
 from dialoop.store.identity import new_id
 
@@ -19,10 +20,14 @@ class Guard:
     """Refuses before any route is looked up; only OPEN_PATHS need no key.
 
     hosts: accepted Host names without port, None = any; stops web pages that rebind their name to loopback.
+    project: whose data those who come in see.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, hosts: Collection[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None, hosts: Collection[str] | None, project: str
+    ) -> None:
         self._app = app
+        self._caller = Caller(project)
         self._key = None if api_key is None else api_key.encode()
         self._hosts = hosts
 
@@ -38,6 +43,7 @@ class Guard:
             await send(message)
 
         refusal = self._refusal(scope)
+        scope.setdefault("state", {})["caller"] = self._caller
         await (refusal.response() if refusal else self._app)(scope, receive, named)
 
     def _refusal(self, scope: Scope) -> HttpError | None:

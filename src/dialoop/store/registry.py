@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +18,10 @@ __all__ = ["ModelRef", "ModelVersion", "Store"]
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a home directory holds, for its default project. Safe for threads and processes."""
+    """What a home directory holds, for one project: its default one when it is opened.
+
+    Safe for threads and processes.
+    """
 
     home: Path
     project: str
@@ -35,6 +38,13 @@ class Store:
         models = Models(engine, project, home)
         models.tidy()
         return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+
+    def of(self, project: str) -> Store:
+        """The same store, for another project."""
+        return replace(
+            self, project=project, runs=replace(self.runs, project=project),
+            models=replace(self.models, project=project), reports=replace(self.reports, project=project),
+        )  # fmt: skip
 
     def close(self) -> None:
         """Let go of the database file."""
