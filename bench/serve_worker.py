@@ -41,11 +41,11 @@ class Dialoop:
         from dialoop.models.allocator import keep_freed_memory
         from dialoop.types import ModelRef
 
-        keep_freed_memory()  # as the process does that `dialoop serve` computes in
         refs = [ModelRef("base", Path(model))]
         refs += [ModelRef(name, Path(model), Path(folder)) for name, folder in adapters.items()]
         opened = open_models(refs, context=context, precision="int8" if weights == "int8" else None)
         self._engine = LocalEngine(opened, max_rows=rows)
+        keep_freed_memory()  # as the process does that `dialoop serve` computes in
         self._loop = asyncio.new_event_loop()
         self.about = (
             f"dialoop {version('dialoop')}, torch {torch.__version__}, {opened['base'].precision} weights"

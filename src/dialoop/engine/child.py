@@ -28,7 +28,6 @@ def main(descriptor: int) -> None:
         # A terminal or a service manager signals the whole group: the parent lets open answers finish.
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
-    keep_freed_memory()
     threading.excepthook = _die
     os.set_inheritable(descriptor, False)
     line = Line(socket.socket(fileno=descriptor))
@@ -54,6 +53,7 @@ def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:
         local = LocalCore(models, lambda said: _send(line, said), **setup.options)
         for model, shelved in setup.shelved:
             local.know(model, shelved)
+        keep_freed_memory()  # not before: what loading frees is given back
         core.set_result(local)
         line.send(tuple(loaded.known.opened for loaded in models.values()))
     except Exception as error:
