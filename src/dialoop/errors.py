@@ -129,7 +129,7 @@ class OverloadedError(RequestError):
 
 
 class EngineDownError(RequestError):
-    """The process that computes has ended; it may be there again after `retry_after` seconds."""
+    """What computes has ended or does not answer; it may be there again after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)

@@ -241,6 +241,7 @@ class Delta:
 class Served:
     """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
 
+    context: 0 = not known, as of an upstream that does not tell.
     kind: decoders answer and embed, encoders embed only.
     """
 

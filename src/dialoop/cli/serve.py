@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from dialoop.engine.loaded import Loaded
     from dialoop.serve.adapters import AdapterFolders
-    from dialoop.types import ModelRef, Served
+    from dialoop.types import Engine, ModelRef, Served
 
 SHIPPED = "dialoop-base"
 
@@ -20,7 +20,10 @@ def serve(
     context: typer.Context,
     model: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Registered models or directories; {SHIPPED} unless given.", show_default=False),
+        typer.Argument(
+            help=f"Registered models or directories; unless given, {SHIPPED}, or none beside upstreams.",
+            show_default=False,
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a key.")
@@ -50,6 +53,14 @@ def serve(
     adapter_memory: Annotated[
         int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
     ] = 1024,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=URL of an OpenAI-compatible server whose models are served as well; its key is in "
+            "DIALOOP_UPSTREAM_NAME_KEY. More in HOME/dialoop.toml.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
 
@@ -59,15 +70,22 @@ def serve(
 
     hosts = hosts_for(host, api_key or None)
     with bind(host, port) as listening:
-        from dialoop.engine.process import ProcessEngine
+        from dialoop.cli.site import gateway, read_site, upstreams_of
         from dialoop.serve.app import make_app
         from dialoop.store.registry import Store
 
-        refs = resolve(context.obj, model or [SHIPPED])
-        engine = ProcessEngine(
-            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
-            speculate=speculate, adapter_memory=adapter_memory * 2**20,
-        )  # fmt: skip
+        upstreams = upstreams_of(read_site(context.obj), upstream or [])
+        names = model or ([] if upstreams else [SHIPPED])
+        engine: Engine | None = None
+        if names:
+            from dialoop.engine.process import ProcessEngine
+
+            engine = ProcessEngine(
+                resolve(context.obj, names), context=max_model_len, precision=precision, max_rows=max_rows,
+                max_open=max_open, speculate=speculate, adapter_memory=adapter_memory * 2**20,
+            )  # fmt: skip
+        if upstreams or engine is None:
+            engine = gateway(upstreams, engine)
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
@@ -114,7 +132,11 @@ def served_name(name: str) -> str:
 
 def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     """One line with the address, and a command to paste."""
-    names = ", ".join(f"{each.name} ({each.context} tokens)" for each in served)
+    if not served:
+        return f"Serving on {url}/v1; no model has been heard of yet"
+    names = ", ".join(
+        f"{each.name} ({each.context} tokens)" if each.context else each.name for each in served
+    )
     body: dict[str, object] = {"model": served[0].name}
     if served[0].kind == "encoder":
         route, body["input"] = "embeddings", "Hello!"

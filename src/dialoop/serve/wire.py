@@ -369,5 +369,5 @@ def model_to_openai(served: Served) -> dict[str, Any]:
         "object": "model",
         "created": served.created,
         "owned_by": served.owner,
-        "max_model_len": served.context,
+        "max_model_len": served.context or None,
     }
