@@ -16,6 +16,7 @@ Every message says what came, what was wanted and how to mend it.
         ├── ContextLengthError
         ├── OverloadedError
         ├── EngineDownError
+        ├── ContentFilterError
         └── UnsupportedError
 """
 
@@ -134,6 +135,16 @@ class EngineDownError(RequestError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ContentFilterError(RequestError):
+    """What was asked falls into categories that this server blocks."""
+
+    def __init__(self, categories: Iterable[str], *, param: str) -> None:
+        found = ", ".join(categories)
+        super().__init__(
+            f"{param} is blocked by this server's filter ({found}): ask something else", param=param
+        )
 
 
 class UnsupportedError(RequestError):

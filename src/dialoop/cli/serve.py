@@ -74,7 +74,8 @@ def serve(
         from dialoop.serve.app import make_app
         from dialoop.store.registry import Store
 
-        upstreams = upstreams_of(read_site(context.obj), upstream or [])
+        site = read_site(context.obj)
+        upstreams = upstreams_of(site, upstream or [])
         names = model or ([] if upstreams else [SHIPPED])
         engine: Engine | None = None
         if names:
@@ -89,7 +90,7 @@ def serve(
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj),
+            store=Store.open(context.obj), safety=site.safety,
         )  # fmt: skip
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

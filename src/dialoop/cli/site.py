@@ -15,6 +15,7 @@ from dialoop.backends.routed import Route, RoutedEngine
 from dialoop.backends.upstream import Upstream, check_name, upstream_from
 from dialoop.config import Settings, validate
 from dialoop.errors import ConfigError, EngineDownError
+from dialoop.safety.policy import SafetySettings
 from dialoop.types import Engine
 
 FILE = "dialoop.toml"
@@ -25,6 +26,8 @@ class Site(Settings):
 
     upstreams: Mapping[str, Upstream] = Field(default_factory=dict)
     """Servers whose models are served as well, by name; their keys come from the environment."""
+    safety: SafetySettings = SafetySettings()
+    """The moderation filter."""
 
 
 def read_site(home: Path) -> Site:

@@ -11,12 +11,15 @@ from fastapi.responses import JSONResponse
 
 from dialoop import __version__
 from dialoop.errors import UnknownModelError
+from dialoop.safety.moderated import Moderated
+from dialoop.safety.policy import Policy, SafetySettings
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.chat import chat_routes
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.guard import Guard
+from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.wire import model_to_openai
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
@@ -31,13 +34,17 @@ def make_app(
     body_seconds: float = 30.0,
     adapters: AdapterFolders | None = None,
     store: Store | None = None,
+    safety: SafetySettings = SafetySettings(),  # noqa: B008
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
     by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
+    safety: the moderation filter.
     """
+    policy = Policy.of(safety)
+    chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -51,7 +58,8 @@ def make_app(
         redirect_slashes=False,
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-    app.include_router(chat_routes(engine, **bounds))
+    app.include_router(chat_routes(chat, **bounds))
+    app.include_router(moderation_routes(policy, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -23,3 +26,21 @@ def caller_of(request: Request) -> Caller:
     caller = request.scope["state"]["caller"]
     assert isinstance(caller, Caller)
     return caller
+
+
+_here: ContextVar[tuple[Caller, str]] = ContextVar("dialoop-request")
+
+
+@contextmanager
+def answering(caller: Caller, request_id: str) -> Iterator[None]:
+    """What happens within belongs to that request: for what lies below the routes, which see none."""
+    token = _here.set((caller, request_id))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def here() -> tuple[Caller, str]:
+    """Who sent the request that is being answered, and its id."""
+    return _here.get()

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dialoop.errors import (
+    ContentFilterError,
     ContextLengthError,
     DialoopError,
     EngineDownError,
@@ -30,6 +31,7 @@ _CODES: dict[type[DialoopError], tuple[int, str | None]] = {
     UnknownModelError: (404, "model_not_found"),
     ContextLengthError: (400, "context_length_exceeded"),
     UnsupportedError: (400, "unsupported"),
+    ContentFilterError: (400, "content_filter"),
     OverloadedError: (429, "rate_limit_exceeded"),
     EngineDownError: (503, "engine_down"),
 }

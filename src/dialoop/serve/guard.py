@@ -8,7 +8,7 @@ from collections.abc import Collection
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dialoop.serve.caller import Caller
+from dialoop.serve.caller import Caller, answering
 from dialoop.serve.errors import HttpError
 from dialoop.store.identity import new_id
 
@@ -44,7 +44,8 @@ class Guard:
 
         refusal = self._refusal(scope)
         scope.setdefault("state", {})["caller"] = self._caller
-        await (refusal.response() if refusal else self._app)(scope, receive, named)
+        with answering(self._caller, request_id):
+            await (refusal.response() if refusal else self._app)(scope, receive, named)
 
     def _refusal(self, scope: Scope) -> HttpError | None:
         headers = Headers(scope=scope)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dialoop.store.database import open_database
 from dialoop.store.models import Models, ModelVersion
+from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.records import Reports, Runs
 from dialoop.types import ModelRef
 
@@ -29,6 +30,7 @@ class Store:
     runs: Runs
     models: Models
     reports: Reports
+    moderation: ModerationDecisions
 
     @classmethod
     def open(cls, home: Path) -> Store:
@@ -37,13 +39,17 @@ class Store:
         engine, project = open_database(home)
         models = Models(engine, project, home)
         models.tidy()
-        return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+        return cls(
+            home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
+            ModerationDecisions(engine, project),
+        )  # fmt: skip
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
+            moderation=replace(self.moderation, project=project),
         )  # fmt: skip
 
     def close(self) -> None:
