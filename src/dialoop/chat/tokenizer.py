@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dialoop.chat.callstyle import HERMES, CallStyle, style_of
 from dialoop.chat.directory import TokenizerFiles, read_files
 from dialoop.chat.encode import Encoded, Encoder, Part
 from dialoop.chat.marks import guard
@@ -44,6 +46,7 @@ class ChatTokenizer:
         self.template = ChatTemplate(files.template, files.special_tokens, files.where)
         self._tool_template = ChatTemplate(files.tool_template, files.special_tokens, files.where)
         special, templates = files.added(special=True), files.template + files.tool_template
+        self._special = frozenset(special)
         tags = (t for t in files.added(special=False) if len(t) > 2 and not t.isspace() and t in templates)
         control = frozenset(special) | frozenset(tags)
         self._encoder = Encoder(files.spec, control)
@@ -64,6 +67,26 @@ class ChatTokenizer:
     def load(cls, directory: Path) -> ChatTokenizer:
         """From a Hugging Face directory. Raises ModelError with what is missing."""
         return cls(read_files(Path(directory)))
+
+    @cached_property
+    def call_style(self) -> CallStyle:
+        """How this model's answers call tools."""
+        template = self._tool_template
+        return style_of(template.source) if template.shows("tools") else HERMES
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template takes a system turn."""
+        try:
+            self.template.render([Message("system", "Be brief."), Message("user", "Hi")])
+        except RenderError:
+            return False
+        return True
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token; None where `token` is plain text."""
+        token_id = self._token_id(token)
+        return token_id if token_id is not None and token in self._special else None
 
     def template_for(self, tools: Sequence[Any]) -> ChatTemplate:
         """The template for a dialogue with these tools: some models have one of its own for them."""
