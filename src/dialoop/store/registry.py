@@ -1,4 +1,4 @@
-"""The store of a home: open it, then use `runs`, `models` and `reports`."""
+"""The store of a home: open it, then use its `runs`, `models`, `files` and so on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from dialoop.store.database import open_database
+from dialoop.store.files import Files
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.records import Reports, Runs
 from dialoop.types import ModelRef
@@ -29,6 +30,7 @@ class Store:
     runs: Runs
     models: Models
     reports: Reports
+    files: Files
 
     @classmethod
     def open(cls, home: Path) -> Store:
@@ -37,13 +39,17 @@ class Store:
         engine, project = open_database(home)
         models = Models(engine, project, home)
         models.tidy()
-        return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+        return cls(
+            home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
+            Files(engine, project, home),
+        )  # fmt: skip
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
+            files=replace(self.files, project=project),
         )  # fmt: skip
 
     def close(self) -> None:
