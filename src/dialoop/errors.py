@@ -11,6 +11,7 @@ Every message says what came, what was wanted and how to mend it.
     ├── TrainError         a run that cannot start, go on or be resumed
     ├── EvalError          a metric or report that cannot be computed
     ├── StoreError         the store under the home directory
+    │   └── UnknownRecordError
     └── RequestError       a request that an engine refuses
         ├── UnknownModelError
         ├── ContextLengthError
@@ -88,6 +89,14 @@ class EvalError(DialoopError):
 
 class StoreError(DialoopError):
     """The store under the home directory is missing, damaged or refuses a change."""
+
+
+class UnknownRecordError(StoreError):
+    """The store keeps no such file, job or the like, or it is another project's."""
+
+    def __init__(self, noun: str, record_id: str) -> None:
+        super().__init__(f"no {noun} {echo(record_id)} here: check the id, or list them")
+        self.noun = noun
 
 
 class RequestError(DialoopError):

@@ -37,7 +37,7 @@ def test_every_table_but_projects_names_its_project(home: Path) -> None:
         tables = [row[0] for row in database.execute("select name from sqlite_master where type = 'table'")]
         columns = {t: {row[1] for row in database.execute(f"pragma table_info({t})")} for t in tables}
     ours = set(tables) - {"alembic_version", "projects"}
-    assert ours >= {"runs", "model_versions", "reports", "moderation_decisions", "responses"}
+    assert ours >= {"runs", "model_versions", "reports", "files", "moderation_decisions", "responses"}
     assert all("project_id" in columns[table] for table in ours)
 
 

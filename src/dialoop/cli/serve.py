@@ -46,6 +46,7 @@ def serve(
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
+    max_file_bytes: Annotated[int, typer.Option(min=1024, help="Longest uploaded file.")] = 512 * 2**20,
     adapter_dir: Annotated[
         list[Path] | None,
         typer.Option(help="Let requests load adapters from here and the home, and unload them."),
@@ -90,7 +91,7 @@ def serve(
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj), safety=site.safety,
+            store=Store.open(context.obj), max_file_bytes=max_file_bytes, safety=site.safety,
         )  # fmt: skip
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

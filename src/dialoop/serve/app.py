@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -14,10 +15,12 @@ from dialoop.errors import UnknownModelError
 from dialoop.safety.moderated import Moderated
 from dialoop.safety.policy import Policy, SafetySettings
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
+from dialoop.serve.background import Work, working
 from dialoop.serve.chat import chat_routes
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
+from dialoop.serve.files import file_routes, keep_house
 from dialoop.serve.guard import Guard
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.wire import model_to_openai
@@ -34,6 +37,7 @@ def make_app(
     body_seconds: float = 30.0,
     adapters: AdapterFolders | None = None,
     store: Store | None = None,
+    max_file_bytes: int = 512 * 2**20,
     safety: SafetySettings = SafetySettings(),  # noqa: B008
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
@@ -41,14 +45,18 @@ def make_app(
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
     by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
+    max_file_bytes: a longer file is refused.
     safety: the moderation filter.
     """
     policy = Policy.of(safety)
     chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
 
+    works: list[Work] = []
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        yield
+        async with working(works):
+            yield
         await engine.aclose()
         if store is not None:
             store.close()
@@ -64,6 +72,9 @@ def make_app(
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes(engine))
+    if store is not None:
+        app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
+        works.append(partial(keep_house, store))
     _describe(app, body_definitions())
     install(app)
     app.add_middleware(Guard, api_key=api_key, hosts=hosts, project=store.project if store else "")

@@ -22,7 +22,9 @@ from dialoop.errors import (
     RenderError,
     RequestError,
     UnknownModelError,
+    UnknownRecordError,
     UnsupportedError,
+    echo,
 )
 
 log = logging.getLogger("dialoop.serve")
@@ -78,10 +80,19 @@ def http_error(error: Exception) -> HttpError:
         if isinstance(error, OverloadedError | EngineDownError):
             answer.headers["retry-after"] = str(error.retry_after)
         return answer
+    if isinstance(error, UnknownRecordError):
+        return HttpError(404, str(error), param="id")
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
     _log(error)
     return HttpError(500, "the server failed to answer: its log says where; try again")
+
+
+def _query_error(problem: Mapping[str, Any]) -> HttpError:
+    """What is wrong with a path or query parameter."""
+    name = str(problem["loc"][-1])[:64]
+    wanted = "no such parameter" if problem["type"] == "extra_forbidden" else str(problem["msg"]).lower()
+    return HttpError(400, f"{name} = {echo(problem['input'])}: {wanted}: see /openapi.json", param=name)
 
 
 def _kind(status: int) -> str:
@@ -113,7 +124,8 @@ def install(app: FastAPI) -> None:
         return HttpError(error.status_code, message, headers=error.headers).response()
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
-        return HttpError(400, "a path or query parameter is not valid: see /openapi.json").response()
+        assert isinstance(error, RequestValidationError)
+        return _query_error(error.errors()[0]).response()
 
     app.add_exception_handler(HttpError, refused)
     app.add_exception_handler(DialoopError, refused)

@@ -1,4 +1,4 @@
-"""The store of a home: open it, then use `runs`, `models` and `reports`."""
+"""The store of a home: open it, then use its `runs`, `models`, `files` and so on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from dialoop.store.database import open_database
+from dialoop.store.files import Files
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.records import Reports, Runs
@@ -30,6 +31,7 @@ class Store:
     runs: Runs
     models: Models
     reports: Reports
+    files: Files
     moderation: ModerationDecisions
 
     @classmethod
@@ -41,6 +43,7 @@ class Store:
         models.tidy()
         return cls(
             home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
+            Files(engine, project, home),
             ModerationDecisions(engine, project),
         )  # fmt: skip
 
@@ -49,6 +52,7 @@ class Store:
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
+            files=replace(self.files, project=project),
             moderation=replace(self.moderation, project=project),
         )  # fmt: skip
 
