@@ -9,8 +9,11 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from dialoop.store.database import open_database
+from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
+from dialoop.store.projects import Projects
 from dialoop.store.records import Reports, Runs
+from dialoop.store.replies import Replies
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -38,6 +41,26 @@ class Store:
         models = Models(engine, project, home)
         models.tidy()
         return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+
+    @property
+    def projects(self) -> Projects:
+        """All projects."""
+        return Projects(self.engine)
+
+    @property
+    def keys(self) -> Keys:
+        """The project's API keys."""
+        return Keys(self.engine, self.project)
+
+    @property
+    def key_book(self) -> KeyBook:
+        """The API keys of all projects."""
+        return KeyBook(self.engine)
+
+    @property
+    def replies(self) -> Replies:
+        """The project's answers that are kept for a second asking."""
+        return Replies(self.engine, self.project)
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
