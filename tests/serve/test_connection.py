@@ -102,13 +102,13 @@ def test_a_page_that_rebinds_its_name_is_refused(host: str, status: int) -> None
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_an_address_that_others_reach_needs_a_key(host: str) -> None:
     with pytest.raises(ConfigError, match="--api-key"):
-        hosts_for(host, None)
-    assert hosts_for(host, KEY) is None
+        hosts_for(host, keyed=False)
+    assert hosts_for(host, keyed=True) == frozenset()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_loopback_without_a_key_checks_the_host(host: str) -> None:
-    assert hosts_for(host, None) == LOOPBACK_HOSTS
+    assert hosts_for(host, keyed=False) == LOOPBACK_HOSTS
 
 
 def test_a_port_in_use_is_an_error_that_says_how_to_mend_it() -> None:

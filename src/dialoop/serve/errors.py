@@ -18,6 +18,7 @@ from dialoop.errors import (
     DialoopError,
     EngineDownError,
     OverloadedError,
+    QuotaError,
     RenderError,
     RequestError,
     UnknownModelError,
@@ -31,6 +32,7 @@ _CODES: dict[type[DialoopError], tuple[int, str | None]] = {
     ContextLengthError: (400, "context_length_exceeded"),
     UnsupportedError: (400, "unsupported"),
     OverloadedError: (429, "rate_limit_exceeded"),
+    QuotaError: (429, "insufficient_quota"),
     EngineDownError: (503, "engine_down"),
 }
 _HTTP: dict[int, str] = {
@@ -58,8 +60,8 @@ class HttpError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The error object."""
-        fields = {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
-        return {"error": fields}
+        kind = self.code if self.code == "insufficient_quota" else _kind(self.status)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The error as an HTTP response."""
@@ -73,8 +75,11 @@ def http_error(error: Exception) -> HttpError:
     if isinstance(error, RequestError):
         status, code = _CODES.get(type(error), (400, None))
         answer = HttpError(status, str(error), param=error.param, code=code)
-        if isinstance(error, OverloadedError | EngineDownError):
+        if isinstance(error, OverloadedError | EngineDownError | QuotaError):
             answer.headers["retry-after"] = str(error.retry_after)
+        if isinstance(error, QuotaError):
+            # OpenAI's clients try a 429 again unless they are told not to.
+            answer.headers["x-should-retry"] = "false"
         return answer
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
@@ -117,7 +122,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DialoopError, refused)
     app.add_exception_handler(HTTPException, routed)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_middleware(CatchAll)
 
 
 class CatchAll:
