@@ -16,6 +16,7 @@ Every message says what came, what was wanted and how to mend it.
         ├── UnknownModelError
         ├── ContextLengthError
         ├── OverloadedError
+        ├── QuotaError
         ├── EngineDownError
         ├── ContentFilterError
         └── UnsupportedError
@@ -134,6 +135,14 @@ class OverloadedError(RequestError):
     """The engine takes no more work for now; try again after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QuotaError(RequestError):
+    """A key has used up its budget, which is full again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 

@@ -377,6 +377,31 @@ class Engine(Chat, Catalogue, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What the model under `model`, and those that share it in memory, is busy with.
+
+    running, waiting: answers.  cache_used: share of its blocks of keys and values that are held.
+    cache_queries, cache_hits: tokens of prompts looked up there and found, since it was loaded.
+    preemptions: answers that had to give their blocks up, since it was loaded.
+    """
+
+    model: str
+    running: int = 0
+    waiting: int = 0
+    cache_used: float = 0.0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    preemptions: int = 0
+
+
+@runtime_checkable
+class Occupied(Protocol):
+    """Tells how busy its models are."""
+
+    async def occupancy(self) -> tuple[Occupancy, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole answer: the fold of its deltas. prompt_logprobs, prompt_ids: the same for all answers."""
 

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import uvicorn
+
 from dialoop.backends.remote import RemoteEngine
 from dialoop.backends.upstream import Upstream
-from dialoop.serve.server import Server, bind, url_of
+from dialoop.serve.server import bind, url_of
 from dialoop.types import Answer, ChatRequest, Conversation, Message, Sampling, fold
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -34,11 +36,6 @@ class Faulty:
         self.released = threading.Event()
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            for kind in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{kind}.complete"})
-            return
         raw, more = b"", True
         while more:
             message = await receive()
@@ -56,7 +53,7 @@ class Faulty:
 def running(app: Faulty) -> Iterator[str]:
     """The base URL, `/v1` included."""
     listening = bind("127.0.0.1", 0)
-    server = Server(app)  # type: ignore[arg-type]
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))  # type: ignore[arg-type]
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -31,7 +32,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="DIALOOP_API_KEY", show_envvar=True, help="Key that every request must bring."),
+        typer.Option(
+            envvar="DIALOOP_API_KEY", show_envvar=True, help="A key that may do all; see also dialoop keys."
+        ),
     ] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Context in tokens; the model's own unless given.")
@@ -45,6 +48,13 @@ def serve(
     speculate: Annotated[
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of this origin ask from a browser; may be repeated, '*' = all."),
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option(help="A line of JSON on standard error for each request, without what it said.")
+    ] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
     max_file_bytes: Annotated[int, typer.Option(min=1024, help="Longest uploaded file.")] = 512 * 2**20,
     adapter_dir: Annotated[
@@ -67,13 +77,17 @@ def serve(
 
     The models run in a process of their own, which is started again should it end.
     """
-    from dialoop.serve.server import Server, bind, hosts_for, url_of
+    from dialoop.serve.server import Server, bind, check_origins, hosts_for, url_of
+    from dialoop.store.registry import Store
 
-    hosts = hosts_for(host, api_key or None)
-    with bind(host, port) as listening:
+    with Store.open(context.obj) as store:
+        keyed = bool(api_key) or store.key_book.any()
+        hosts, origins = hosts_for(host, keyed), cors_origin or []
+        check_origins(origins, keyed)
+        listening = bind(host, port)
+    with listening:
         from dialoop.cli.site import gateway, read_site, upstreams_of
         from dialoop.serve.app import make_app
-        from dialoop.store.registry import Store
 
         site = read_site(context.obj)
         upstreams = upstreams_of(site, upstream or [])
@@ -91,10 +105,20 @@ def serve(
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj), max_file_bytes=max_file_bytes, safety=site.safety,
+            store=Store.open(context.obj), max_open=max_open, cors_origins=origins, log_requests=log_requests,
+            max_file_bytes=max_file_bytes, safety=site.safety,
         )  # fmt: skip
-        typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
+        if log_requests:
+            _log_to_stderr()
+        typer.echo(greeting(url_of(listening), engine.models(), keyed))
         Server(app).run(sockets=[listening])
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("dialoop.requests")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def resolve(home: Path, names: list[str]) -> list[ModelRef]:

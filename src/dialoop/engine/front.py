@@ -22,6 +22,7 @@ from dialoop.engine.wire import (
     Embedding,
     Event,
     Loading,
+    Looking,
     Opened,
     PromptRead,
     Said,
@@ -37,6 +38,7 @@ from dialoop.types import (
     Embedded,
     Message,
     ModelRef,
+    Occupancy,
     RankedLogprob,
     Sampling,
     Scored,
@@ -76,7 +78,7 @@ class Mail:
 
 
 class Front:
-    """An engine over a core; implements `dialoop.types.Engine`, `Score`, `Embed` and `Load`.
+    """An engine over a core; implements `dialoop.types.Engine`, `Score`, `Embed`, `Load` and `Occupied`.
 
     max_open: requests running and waiting; one more is refused before its messages are rendered.
     mail: where the core delivers.
@@ -172,6 +174,12 @@ class Front:
         Raises UnknownModelError, and RequestError where the name is a whole model's.
         """
         self._retire(self._roster.remove(name))
+
+    async def occupancy(self) -> tuple[Occupancy, ...]:
+        """How busy the models are. Raises EngineDownError."""
+        with self._asked(Looking()) as events:
+            found: tuple[Occupancy, ...] = await _next(events)
+            return found
 
     async def aclose(self) -> None:
         """End the core; open requests get an error."""

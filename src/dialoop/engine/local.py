@@ -20,12 +20,14 @@ from dialoop.engine.wire import (
     Deliver,
     Embedding,
     Loading,
+    Looking,
     Scoring,
     Shelved,
     Unloading,
     Work,
 )
 from dialoop.engine.worker import Job, Worker
+from dialoop.types import Occupancy
 
 COMPILING = 4
 """Requests whose grammars are made ready side by side."""
@@ -95,6 +97,9 @@ class LocalCore:
 
     def submit(self, number: int, work: Work) -> None:
         """Begin `work`, at once unless a grammar must be compiled or an adapter be read first."""
+        if isinstance(work, Looking):
+            self._deliver([(number, self._occupancy())])
+            return
         self._wanted.add(number)
         lane = self._lane[work.model]
         if isinstance(work, Answering) and work.sampling.grammar is not None:
@@ -115,6 +120,11 @@ class LocalCore:
         """End the threads; open work gets an error."""
         self._compiling.shutdown()
         self._worker.close()
+
+    def _occupancy(self) -> tuple[Occupancy, ...]:
+        """Each model in memory, under the first of its names."""
+        named = {lane: name for name, lane in reversed(self._lane.items())}
+        return tuple(self._worker.occupancy(lane, name) for lane, name in named.items())
 
     def _begin(self, number: int, work: Answering | Scoring | Embedding) -> None:
         try:

@@ -19,7 +19,7 @@ from dialoop.engine.sampler import Choice, choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 from dialoop.engine.wire import Ranked
 from dialoop.models.adapters import Adapters
-from dialoop.types import Precision, Scored
+from dialoop.types import Occupancy, Precision, Scored
 
 
 class Running:
@@ -47,8 +47,9 @@ class Running:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
         self._runner = runner_of(model, blocks, rows=max_rows, adapters=self.adapters, precision=precision)
+        self._blocks = Blocks(blocks, BLOCK)
         self._scheduler = Scheduler(
-            Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
+            self._blocks, step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
         self._step_tokens = step_tokens
         self._speculate = speculate and self._runner.shares
@@ -63,6 +64,14 @@ class Running:
     def preemptions(self) -> int:
         """How often a sequence had to give its blocks up, to be computed again."""
         return self._scheduler.preemptions
+
+    def occupancy(self, model: str) -> Occupancy:
+        """From any thread: lengths and counters only."""
+        plan = self._scheduler
+        return Occupancy(
+            model, len(plan.running), len(plan.waiting), self._blocks.used, plan.looked_up, plan.found,
+            plan.preemptions,
+        )  # fmt: skip
 
     def add(self, row: Row) -> None:
         """A new answer waits for its turn."""

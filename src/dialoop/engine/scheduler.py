@@ -78,6 +78,7 @@ class Scheduler:
 
     step_tokens: the most tokens of one step.  max_running: the most sequences of one step.
     sharing: sequences that begin alike hold the same blocks.
+    looked_up, found: tokens of prompts that blocks were looked for, and for which there were some.
     """
 
     def __init__(self, blocks: Blocks, *, step_tokens: int, max_running: int, sharing: bool = True) -> None:
@@ -90,6 +91,7 @@ class Scheduler:
         self.waiting: list[Tokens] = []
         self.running: list[Tokens] = []
         self.preemptions = 0
+        self.looked_up = self.found = 0
 
     def add(self, tokens: Tokens) -> None:
         """A new sequence waits its turn."""
@@ -190,7 +192,10 @@ class Scheduler:
         self._blocks.hold(known)
         tokens.blocks = known + self._blocks.take(wanted)
         tokens.computed = len(known) * self._blocks.size
-        tokens.cached = tokens.computed if tokens.cached is None else tokens.cached
+        if tokens.cached is None:
+            tokens.cached = tokens.computed
+            self.looked_up += len(tokens.ids)
+            self.found += tokens.computed
         for key in tokens.keys[len(known) :]:
             self._coming.setdefault(key, tokens)
         self.waiting.remove(tokens)

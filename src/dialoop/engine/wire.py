@@ -105,7 +105,12 @@ class Unloading:
     adapter: str
 
 
-Work = Answering | Scoring | Embedding | Loading | Unloading
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """How busy are the models? Answered at once, beside the steps. Its event: an `Occupancy` a model."""
+
+
+Work = Answering | Scoring | Embedding | Loading | Unloading | Looking
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from dialoop.engine.running import Running, StepError
 from dialoop.engine.shelf import Shelf, read_again, shelve
 from dialoop.engine.wire import Deliver, Event, Loading, Said, Shelved
 from dialoop.models.adapters import Adapters, Lora
-from dialoop.types import Delta, Usage
+from dialoop.types import Delta, Occupancy, Usage
 
 
 @dataclass(eq=False, slots=True)
@@ -118,6 +118,11 @@ class Lane:
     @property
     def busy(self) -> bool:
         return bool(self._jobs) or self._beside.busy
+
+    def occupancy(self, model: str) -> Occupancy:
+        """From any thread, beside the steps: a sum may be one job out."""
+        seen = self._running.occupancy(model)
+        return replace(seen, waiting=seen.waiting + len(self._line))
 
     def advance(self) -> Said:
         """One step and what it says; a failure ends the jobs that took part in it, no others.
@@ -239,6 +244,11 @@ class Worker:
     def load(self, model: int, number: int, work: Loading) -> None:
         """Read a new adapter beside the steps; its lane says what is known of it."""
         self._reading.submit(self._load, model, number, work)
+
+    def occupancy(self, model: int, name: str) -> Occupancy:
+        """How busy a model is, from any thread."""
+        lane = self._lanes[model]
+        return lane.occupancy(name) if isinstance(lane, Lane) else Occupancy(name, running=int(lane.busy))
 
     def close(self) -> None:
         """End the thread after its current step; jobs that were not done get an error."""

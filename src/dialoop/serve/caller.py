@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 from fastapi import Request
 
+from dialoop.access.caller import Caller
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """project: whose files, jobs and stored completions a request sees and adds to.
-
-    key: the id of the key that came with it, None where the server asks for none.
-    """
-
-    project: str
-    key: str | None = None
+__all__ = ["Caller", "answering", "caller_of", "here"]
 
 
 def caller_of(request: Request) -> Caller:

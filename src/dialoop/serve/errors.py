@@ -19,6 +19,7 @@ from dialoop.errors import (
     DialoopError,
     EngineDownError,
     OverloadedError,
+    QuotaError,
     RenderError,
     RequestError,
     UnknownModelError,
@@ -35,6 +36,7 @@ _CODES: dict[type[DialoopError], tuple[int, str | None]] = {
     UnsupportedError: (400, "unsupported"),
     ContentFilterError: (400, "content_filter"),
     OverloadedError: (429, "rate_limit_exceeded"),
+    QuotaError: (429, "insufficient_quota"),
     EngineDownError: (503, "engine_down"),
 }
 _HTTP: dict[int, str] = {
@@ -62,8 +64,8 @@ class HttpError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The error object."""
-        fields = {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
-        return {"error": fields}
+        kind = self.code if self.code == "insufficient_quota" else _kind(self.status)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The error as an HTTP response."""
@@ -77,8 +79,11 @@ def http_error(error: Exception) -> HttpError:
     if isinstance(error, RequestError):
         status, code = _CODES.get(type(error), (400, None))
         answer = HttpError(status, str(error), param=error.param, code=code)
-        if isinstance(error, OverloadedError | EngineDownError):
+        if isinstance(error, OverloadedError | EngineDownError | QuotaError):
             answer.headers["retry-after"] = str(error.retry_after)
+        if isinstance(error, QuotaError):
+            # OpenAI's clients try a 429 again unless they are told not to.
+            answer.headers["x-should-retry"] = "false"
         return answer
     if isinstance(error, UnknownRecordError):
         return HttpError(404, str(error), param="id")
@@ -131,7 +136,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DialoopError, refused)
     app.add_exception_handler(HTTPException, routed)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_middleware(CatchAll)
 
 
 class CatchAll:

@@ -10,9 +10,12 @@ import sqlalchemy as sa
 
 from dialoop.store.database import open_database
 from dialoop.store.files import Files
+from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.moderation import ModerationDecisions
+from dialoop.store.projects import Projects
 from dialoop.store.records import Reports, Runs
+from dialoop.store.replies import Replies
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -32,7 +35,6 @@ class Store:
     models: Models
     reports: Reports
     files: Files
-    moderation: ModerationDecisions
 
     @classmethod
     def open(cls, home: Path) -> Store:
@@ -44,8 +46,32 @@ class Store:
         return cls(
             home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
             Files(engine, project, home),
-            ModerationDecisions(engine, project),
         )  # fmt: skip
+
+    @property
+    def moderation(self) -> ModerationDecisions:
+        """What the moderation filter decided for the project."""
+        return ModerationDecisions(self.engine, self.project)
+
+    @property
+    def projects(self) -> Projects:
+        """All projects."""
+        return Projects(self.engine)
+
+    @property
+    def keys(self) -> Keys:
+        """The project's API keys."""
+        return Keys(self.engine, self.project)
+
+    @property
+    def key_book(self) -> KeyBook:
+        """The API keys of all projects."""
+        return KeyBook(self.engine)
+
+    @property
+    def replies(self) -> Replies:
+        """The project's answers that are kept for a second asking."""
+        return Replies(self.engine, self.project)
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
@@ -53,7 +79,6 @@ class Store:
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
             files=replace(self.files, project=project),
-            moderation=replace(self.moderation, project=project),
         )  # fmt: skip
 
     def close(self) -> None:
