@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from dialoop.backends.remote import RemoteEngine
 from dialoop.errors import UnsupportedError
-from dialoop.types import Conversation, Grammar, Message
+from dialoop.types import Conversation, Grammar, Message, Prompting, Tool, ToolCall, ToolChoice
 from tests.backends.faulty import ASKED, DONE, Faulty, ask, chunk, heard, sent, streams
 
 
@@ -91,3 +92,94 @@ async def test_roles_and_fields_that_an_upstream_does_not_know_are_put_into_ones
         await ask(engine, replace(ASKED, conversation=thought))
     assert caught.value.param == "messages[0].reasoning_content"
     await engine.aclose()
+
+
+TOOLS = (
+    Tool("find", "Finds.", {"type": "object", "properties": {"id": {"type": "string"}}}),
+    Tool("stop"),
+)
+NAMED = {"type": "function", "function": {"name": "stop"}}
+DIALOGUE = replace(ASKED, conversation=replace(ASKED.conversation, tools=TOOLS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "choice", "told"),
+    [
+        ("openai", ToolChoice("required", ("stop",)), (["stop"], NAMED)),
+        ("llama.cpp", ToolChoice("required", ("stop",)), (["stop"], "required")),
+        ("vllm", ToolChoice("auto", ("find",)), (["find"], None)),
+        ("vllm", ToolChoice("none"), (["find", "stop"], "none")),
+        ("ollama", ToolChoice(), (["find", "stop"], None)),
+    ],
+)  # fmt: skip
+async def test_tools_and_what_may_be_called_reach_every_kind(
+    faulty: Faulty, url: str, kind: Any, choice: ToolChoice, told: tuple[list[str], Any]
+) -> None:
+    engine = await heard(url, kind=kind)
+    await ask(engine, replace(DIALOGUE, choice=choice))
+    body = faulty.seen[-1][1]
+    assert ([tool["function"]["name"] for tool in body["tools"]], body.get("tool_choice")) == told
+    await engine.aclose()
+
+
+async def test_choices_that_an_upstream_would_ignore_are_refused(faulty: Faulty, url: str) -> None:
+    engine = await heard(url, kind="ollama")
+    for choice, param in (
+        (ToolChoice("required"), "tool_choice"),
+        (ToolChoice(parallel=False), "parallel_tool_calls"),
+    ):
+        with pytest.raises(UnsupportedError) as caught:
+            await ask(engine, replace(DIALOGUE, choice=choice))
+        assert caught.value.param == param
+    await engine.aclose()
+
+
+async def test_wishes_about_the_prompt_are_told_in_each_kinds_words(faulty: Faulty, url: str) -> None:
+    wishes = {"reasoning_effort": "none", "enable_thinking": False, "thinking": False, "verbosity": "low"}
+    asked = replace(ASKED, prompting=Prompting(wishes=wishes), prediction="Hi")
+    bodies = {}
+    for kind in ("openai", "dialoop", "vllm"):
+        engine = await heard(url, kind=kind)
+        await ask(engine, asked)
+        bodies[kind] = faulty.seen[-1][1]
+        await engine.aclose()
+    for kind in ("openai", "dialoop"):
+        assert (bodies[kind]["reasoning_effort"], bodies[kind]["verbosity"]) == ("none", "low")
+        assert bodies[kind]["prediction"] == {"type": "content", "content": "Hi"}
+        assert "chat_template_kwargs" not in bodies[kind]
+    kwargs = bodies["vllm"]["chat_template_kwargs"]
+    assert (bodies["vllm"]["reasoning_effort"], kwargs["enable_thinking"], kwargs["verbosity"]) == (
+        "none",
+        False,
+        "low",
+    )
+    assert "prediction" not in bodies["vllm"]
+
+
+async def test_a_prompt_that_goes_on_is_for_those_that_render_it(faulty: Faulty, url: str) -> None:
+    asked = replace(ASKED, prompting=Prompting(variables={"a": 1}, continued=True))
+    engine = await heard(url, kind="llama.cpp")
+    await ask(engine, asked)
+    body = faulty.seen[-1][1]
+    assert body["chat_template_kwargs"] == {"a": 1}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    await engine.aclose()
+    engine = await heard(url, kind="openai")
+    with pytest.raises(UnsupportedError):
+        await ask(engine, asked)
+    await engine.aclose()
+
+
+async def test_calls_and_thoughts_come_back(faulty: Faulty, engine: RemoteEngine) -> None:
+    first = {"index": 0, "id": "c1", "type": "function", "function": {"name": "find", "arguments": ""}}
+    pieces = [
+        {"reasoning_content": "hm"},
+        {"tool_calls": [first]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"id":'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": " 1}"}}]},
+    ]
+    raw = [json.dumps({"choices": [{"index": 0, "delta": piece}]}) for piece in pieces]
+    faulty.acts = [streams(*(f"data: {each}\n\n".encode() for each in raw), chunk(end="tool_calls"), DONE)]
+    (answer,) = await ask(engine, DIALOGUE)
+    assert answer.calls == (ToolCall("c1", "find", '{"id": 1}'),)
+    assert (answer.reasoning, answer.finish_reason) == ("hm", "tool_calls")

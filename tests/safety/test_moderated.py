@@ -153,3 +153,20 @@ async def test_the_last_delta_has_the_usage(echo: EchoEngine) -> None:
         assert isinstance(deltas[-1].usage, Usage)
         assert all(delta.usage is None for delta in deltas[:-1])
         assert sorted(delta.index for delta in deltas if delta.finish_reason) == [0, 1]
+
+
+class Thinking(EchoEngine):
+    """Thinks aloud what it then says."""
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        for piece in ("a ru", "de word, ", "hm"):
+            yield Delta(0, reasoning=piece)
+        async for delta in super().chat(request):
+            yield delta
+
+
+async def test_what_is_thought_is_filtered_like_what_is_said(kept: Kept) -> None:
+    request = ChatRequest("echo", Conversation((user("Hi"),)), Sampling())
+    deltas = [delta async for delta in Moderated(Thinking(), POLICY, kept).chat(request)]
+    assert "".join(delta.reasoning for delta in deltas) == "a ***, hm"
+    assert "".join(delta.text for delta in deltas) == "Hi"

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dialoop.types import Delta, FinishReason, RankedLogprob, Sampling, TokenLogprob, Usage
+from dialoop.types import CallDelta, Delta, FinishReason, RankedLogprob, Sampling, TokenLogprob, Usage
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls",
@@ -44,8 +44,46 @@ class _Logprobs(_Wire):
     content: list[_Token] | None = None
 
 
+class _Function(_Wire):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Custom(_Wire):
+    name: str | None = None
+    input: str | None = None
+
+
+class _Call(_Wire):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+    def read(self, place: int) -> CallDelta:
+        """place: where it stands, which is its index in an answer that came whole."""
+        index = place if self.index is None else self.index
+        if self.custom is not None:
+            return CallDelta(index, self.custom.input or "", self.id, self.custom.name, "custom")
+        function = self.function or _Function()
+        return CallDelta(index, function.arguments or "", self.id, function.name)
+
+
 class _Said(_Wire):
     content: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+    @property
+    def thought(self) -> str:
+        """DeepSeek's and llama.cpp's name for it, or vLLM's newer one."""
+        return self.reasoning_content or self.reasoning or ""
+
+    @property
+    def empty(self) -> bool:
+        return not (self.content or self.thought or self.refusal or self.tool_calls)
 
 
 class _Choice(_Wire):
@@ -54,20 +92,31 @@ class _Choice(_Wire):
     message: _Said | None = None
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
+    token_ids: list[int] | None = None
 
 
 class _Cached(_Wire):
     cached_tokens: int | None = None
 
 
+class _Spent(_Wire):
+    reasoning_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
+
+
 class _Usage(_Wire):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     prompt_tokens_details: _Cached | None = None
+    completion_tokens_details: _Spent | None = None
 
     def read(self) -> Usage:
-        details = self.prompt_tokens_details
-        return Usage(self.prompt_tokens, self.completion_tokens, (details and details.cached_tokens) or 0)
+        read, spent = self.prompt_tokens_details or _Cached(), self.completion_tokens_details or _Spent()
+        return Usage(
+            self.prompt_tokens, self.completion_tokens, read.cached_tokens or 0, spent.reasoning_tokens or 0,
+            spent.accepted_prediction_tokens or 0, spent.rejected_prediction_tokens or 0,
+        )  # fmt: skip
 
 
 class _Ranked(_Wire):
@@ -82,12 +131,13 @@ class Chunk(_Wire):
     choices: list[_Choice] = []
     usage: _Usage | None = None
     prompt_logprobs: list[dict[str, _Ranked] | None] | None = None
+    prompt_token_ids: list[int] | None = None
     error: Any = None
 
     @property
     def says_something(self) -> bool:
         """Whether a token came with it."""
-        return any(each.delta is not None and each.delta.content for each in self.choices)
+        return any(each.delta is not None and not each.delta.empty for each in self.choices)
 
 
 class Answers:
@@ -104,11 +154,11 @@ class Answers:
         """The deltas of a chunk; the end of the last answer waits for the usage. Raises BrokenAnswerError."""
         if chunk.usage is not None:
             self._usage = chunk.usage.read()
-        told = _prompt(chunk)
+        told, ids = _prompt(chunk), tuple(chunk.prompt_token_ids or ())
         for choice in chunk.choices:
             for delta in self._choice(choice):
-                yield replace(delta, prompt_logprobs=told)
-                told = ()
+                yield replace(delta, prompt_logprobs=told, prompt_ids=ids)
+                told, ids = (), ()
 
     def end(self) -> Delta:
         """The last delta, with the usage. Raises BrokenAnswerError where an answer has no end."""
@@ -117,16 +167,22 @@ class Answers:
         return replace(self._last, usage=self._usage or Usage(0, self._pieces))
 
     def _choice(self, choice: _Choice) -> Iterator[Delta]:
-        said = choice.delta or choice.message
-        text = (said.content if said else None) or ""
+        said = choice.delta or choice.message or _Said()
         told = tuple(map(self._token, (choice.logprobs and choice.logprobs.content) or ()))
         if choice.index in self._ended or choice.index >= self._n:
-            if text:
+            if not said.empty:
                 raise BrokenAnswerError("answers more than it was asked")
             return
-        if text or told:
+        if not said.empty or told or choice.token_ids:
             self._pieces += 1
-            yield Delta(choice.index, text, logprobs=told)
+            yield Delta(
+                choice.index,
+                (said.content or "") + (said.refusal or ""),
+                logprobs=told,
+                reasoning=said.thought,
+                calls=tuple(call.read(place) for place, call in enumerate(said.tool_calls or ())),
+                token_ids=tuple(choice.token_ids or ()),
+            )
         if choice.finish_reason is not None:
             yield from self._finish(Delta(choice.index, finish_reason=_reason(choice.finish_reason)))
 

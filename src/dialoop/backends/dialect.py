@@ -20,7 +20,13 @@ _OPENAI = frozenset({
     "temperature", "top_p", "max_tokens", "stop", "seed", "n", "presence_penalty", "frequency_penalty",
     "logit_bias", "logprobs", "grammar",
 })  # fmt: skip
-_PARAMS = {"grammar": "response_format"}
+_PARAMS = {
+    "grammar": "response_format", "include_stop": "include_stop_str_in_output",
+    "token_ids": "return_token_ids",
+}  # fmt: skip
+_TEMPLATE = frozenset({
+    "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "reasoning_effort",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,8 @@ class Dialect:
     takes: fields of Sampling.  names: its word for a field, where it is not ours.  stated: fields that are
     always sent, since its own defaults are other ones.  fixed: sent with every request.
     whole: fields that it knows in answers that are not streamed alone.  grammars: kinds that it can keep to.
-    developer: it knows that role.  seeds: how many it tells apart.
+    developer: it knows that role.  reasoning: it takes back what a model thought.  seeds: how many it tells
+    apart.  extras: what it takes of a request besides, in its own words.
     """
 
     takes: frozenset[str]
@@ -42,15 +49,20 @@ class Dialect:
     developer: bool = False
     reasoning: bool = True
     seeds: int = 2**64
+    extras: frozenset[str] = frozenset()
 
 
 DIALECTS: Mapping[UpstreamKind, Dialect] = {
     "openai": Dialect(
-        _OPENAI, names={"max_tokens": "max_completion_tokens"}, developer=True, reasoning=False
+        _OPENAI, names={"max_tokens": "max_completion_tokens"}, developer=True, reasoning=False,
+        extras=frozenset({"required", "named", "custom", "parallel_tool_calls", "prediction",
+                          "reasoning_effort", "verbosity"}),
     ),
     "vllm": Dialect(
         _OPENAI | {"top_k", "min_p", "repetition_penalty", "stop_token_ids", "min_tokens", "ignore_eos",
-                   "prompt_logprobs"},
+                   "prompt_logprobs", "bad_words", "allowed_token_ids", "include_stop", "token_ids"},
+        names={"include_stop": "include_stop_str_in_output", "token_ids": "return_token_ids"},
+        extras=_TEMPLATE | {"required", "named", "parallel_tool_calls", "documents", "priority"},
         stated=("temperature", "top_p", "top_k", "min_p", "repetition_penalty"),
         whole=frozenset({"prompt_logprobs"}),
         grammars=("json_schema", "choice", "regex", "lark"),
@@ -66,10 +78,17 @@ DIALECTS: Mapping[UpstreamKind, Dialect] = {
         },
         grammars=("json_schema", "choice"),
         seeds=2**32 - 1,
+        # A named tool means `auto` to it: the one tool, and it must be called.
+        extras=_TEMPLATE | {"required", "parallel_tool_calls"},
     ),
-    "ollama": Dialect(_OPENAI - {"n", "logit_bias"}, stated=("temperature", "top_p")),
+    "ollama": Dialect(
+        _OPENAI - {"n", "logit_bias"}, stated=("temperature", "top_p"), extras=frozenset({"reasoning_effort"})
+    ),
     "dialoop": Dialect(
         frozenset(each.name for each in fields(Sampling)),
+        names={"include_stop": "include_stop_str_in_output", "token_ids": "return_token_ids"},
+        extras=_TEMPLATE | {"required", "named", "custom", "parallel_tool_calls", "documents", "priority",
+                            "prediction", "verbosity"},
         whole=frozenset({"best_of", "prompt_logprobs"}),
         grammars=("json_schema", "choice", "regex", "lark"),
         developer=True,
@@ -90,7 +109,8 @@ def body_of(request: ChatRequest, model: str, kind: UpstreamKind) -> dict[str, A
     return {
         "model": model,
         "messages": [_message(each, i, kind) for i, each in enumerate(conversation.messages)],
-        **({"tools": [tool_to_openai(tool) for tool in conversation.tools]} if conversation.tools else {}),
+        **_tools(request, kind),
+        **_prompting(request, kind),
         **_sampling(asked, changed, kind),
         **dialect.fixed,
         "stream": streamed,
@@ -129,6 +149,53 @@ def _message(message: Message, index: int, kind: UpstreamKind) -> dict[str, Any]
         raise _lacks(f"messages[{index}].reasoning_content", kind)
     role = "system" if message.role == "developer" and not dialect.developer else message.role
     return message_to_openai(replace(message, role=role, weight=None))
+
+
+def _tools(request: ChatRequest, kind: UpstreamKind) -> dict[str, Any]:
+    """Where only some may be called, only those are offered: not every upstream has a word for it."""
+    tools, choice, extras = request.conversation.tools, request.choice, DIALECTS[kind].extras
+    if not tools:
+        return {}
+    if choice.names:
+        tools = tuple(tool for tool in tools if tool.name in choice.names)
+    if any(tool.kind == "custom" for tool in tools) and "custom" not in extras:
+        raise _lacks("tools", kind)
+    told: dict[str, Any] = {"tools": [tool_to_openai(tool) for tool in tools]}
+    if choice.mode == "required" and "required" not in extras:
+        raise _lacks("tool_choice", kind)
+    if choice.mode == "required" and len(choice.names) == 1 and "named" in extras:
+        told["tool_choice"] = {"type": tools[0].kind, tools[0].kind: {"name": tools[0].name}}
+    elif choice.mode != "auto":
+        told["tool_choice"] = choice.mode
+    if not choice.parallel:
+        if "parallel_tool_calls" not in extras:
+            raise _lacks("parallel_tool_calls", kind)
+        told["parallel_tool_calls"] = False
+    return told
+
+
+def _prompting(request: ChatRequest, kind: UpstreamKind) -> dict[str, Any]:
+    """How the prompt is made, and the like. A prediction changes the speed alone: some go without."""
+    how, extras = request.prompting, DIALECTS[kind].extras
+    wishes = dict(how.wishes)
+    told = {name: wishes.pop(name, None) for name in ("reasoning_effort", "verbosity") if name in extras}
+    # What else follows from the effort is for templates: whoever knows the effort itself has no need of it.
+    template = "chat_template_kwargs" in extras and "verbosity" not in extras
+    told |= {
+        "reasoning_effort": told.get("reasoning_effort") or wishes.get("reasoning_effort"),
+        "verbosity": told.get("verbosity") or (None if template else wishes.get("verbosity")),
+        "chat_template_kwargs": {**(wishes if template else {}), **how.variables} or None,
+        "add_generation_prompt": None if how.answering and not how.continued else False,
+        "continue_final_message": how.continued or None,
+        "documents": list(how.documents) or None,
+        "priority": request.priority or None,
+    }
+    told = {name: value for name, value in told.items() if value is not None}
+    for name in told.keys() - extras:
+        raise _lacks(name, kind)
+    if request.prediction and "prediction" in extras:
+        told["prediction"] = {"type": "content", "content": request.prediction}
+    return told
 
 
 def _sampling(asked: Sampling, changed: list[str], kind: UpstreamKind) -> dict[str, Any]:
@@ -201,6 +268,8 @@ _WRITERS: Mapping[str, Any] = {
     "seed": _seed,
     "logit_bias": lambda asked, kind: {"logit_bias": {str(t): bias for t, bias in asked.logit_bias}},
     "stop_token_ids": lambda asked, kind: {"stop_token_ids": list(asked.stop_token_ids)},
+    "bad_words": lambda asked, kind: {"bad_words": list(asked.bad_words)},
+    "allowed_token_ids": lambda asked, kind: {"allowed_token_ids": list(asked.allowed_token_ids)},
     "logprobs": _logprobs,
     "processed_logprobs": lambda asked, kind: {"logprobs_mode": "processed_logprobs"},
     "grammar": _format,

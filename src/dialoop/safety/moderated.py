@@ -7,14 +7,15 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 from dialoop.errors import ContentFilterError
 from dialoop.safety.categories import Action, Category
-from dialoop.safety.filtering import AnswerFilter, Passed
+from dialoop.safety.filtering import AnswerFilter
 from dialoop.safety.policy import Policy, masked
 from dialoop.safety.scan import Find
-from dialoop.types import Chat, ChatRequest, Delta, FinishReason, Message
+from dialoop.types import Chat, ChatRequest, Delta, FinishReason, Message, TokenLogprob
 
 log = logging.getLogger("dialoop.safety")
 Deltas = AsyncGenerator[Delta, None]
@@ -56,7 +57,7 @@ class Moderated:
             raise ContentFilterError(blocked, param=place)
         asked = replace(request, conversation=replace(request.conversation, messages=messages))
         async with aclosing(cast(Deltas, self._inner.chat(asked))) as deltas:
-            answers = [_Answer(AnswerFilter(self._policy)) for _ in range(request.sampling.n)]
+            answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
             async for delta in deltas:
                 said, passed = answers[delta.index].take(delta)
                 await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
@@ -96,26 +97,35 @@ class Moderated:
 
 
 class _Answer:
-    """One answer. After a cut it is heard out in silence, for the sake of the usage."""
+    """One answer, and what is thought before it. After a cut it is heard out in silence, for its usage."""
 
-    def __init__(self, through: AnswerFilter) -> None:
-        self._through, self._cut = through, False
+    def __init__(self, policy: Policy) -> None:
+        self._text, self._thought = AnswerFilter(policy), AnswerFilter(policy)
+        self._cut = False
 
     def take(self, delta: Delta) -> tuple[list[Delta], list[tuple[Find, str]]]:
         """A delta as it may be said, and what was decided, with the words that it is about."""
-        steps = [] if self._cut else [self._through.push(delta.text, delta.logprobs)]
-        found = [(each, self._through.excerpt(each)) for step in steps for each in step.finds]
-        if delta.finish_reason is not None and steps and not steps[0].blocked:
-            steps.append(self._through.end())
-            found += [(each, self._through.excerpt(each)) for each in steps[-1].finds]
-        self._cut = self._cut or any(step.blocked for step in steps)
-        return self._said(delta, steps), found
+        found: list[tuple[Find, str]] = []
+        ends = delta.finish_reason is not None
+        thought, _ = self._pass(self._thought, delta.reasoning, (), ends or bool(delta.text), found)
+        text, told = self._pass(self._text, delta.text, delta.logprobs, ends, found)
+        rest = Delta(delta.index, usage=delta.usage) if self._cut else delta
+        reason: FinishReason | None = "content_filter" if ends and self._cut else delta.finish_reason
+        whole = replace(rest, text=text, logprobs=told, reasoning=thought, finish_reason=reason)
+        return ([] if whole == Delta(delta.index) else [whole]), found
 
-    def _said(self, delta: Delta, steps: Sequence[Passed]) -> list[Delta]:
-        text, told = "".join(step.text for step in steps), sum((step.logprobs for step in steps), ())
-        silent = replace(delta, text="", logprobs=(), prompt_logprobs=()) if self._cut else delta
-        reason: FinishReason | None = delta.finish_reason and (
-            "content_filter" if self._cut else delta.finish_reason
-        )
-        whole = replace(silent, text=text, logprobs=told, finish_reason=reason)
-        return [] if whole == Delta(delta.index) else [whole]
+    def _pass(
+        self,
+        through: AnswerFilter,
+        text: str,
+        logprobs: Sequence[TokenLogprob],
+        ends: bool,
+        found: list[tuple[Find, str]],
+    ) -> tuple[str, tuple[TokenLogprob, ...]]:
+        said, told = "", tuple[TokenLogprob, ...]()
+        for step in [partial(through.push, text, logprobs), *([through.end] if ends else [])]:
+            if not self._cut:
+                passed = step()
+                found += [(each, through.excerpt(each)) for each in passed.finds]
+                said, told, self._cut = said + passed.text, told + passed.logprobs, passed.blocked
+        return said, told
