@@ -52,7 +52,7 @@ def asked_to_chat(request: ChatRequest, tokenizer: ChatTokenizer, context: int) 
         grammar = call_grammar(style, conversation.tools, request.choice, sampling.grammar, _spelt(tokenizer))
         sampling = replace(sampling, grammar=grammar)
     reasons = sampling.grammar is None and tokenizer.template.shows("</think>")
-    opened = reasons and tokenizer.decode(prompt[-4:]).rstrip().endswith("<think>")
+    opened = reasons and tokenizer.decode(prompt[-16:]).rstrip().endswith("<think>")
     return Asked(
         prompt,
         sampling,

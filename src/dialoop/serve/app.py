@@ -13,11 +13,14 @@ from dialoop import __version__
 from dialoop.errors import UnknownModelError
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.completions import completion_routes
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
-from dialoop.serve.fields import body_definitions
+from dialoop.serve.fields import ChatBody, CompletionBody, body_definitions
 from dialoop.serve.guard import Guard
-from dialoop.serve.wire import model_to_openai
+from dialoop.serve.reply import model_to_openai
+from dialoop.serve.scoring import scoring_routes
+from dialoop.serve.tokens import token_routes
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
 
@@ -52,11 +55,14 @@ def make_app(
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     app.include_router(chat_routes(engine, **bounds))
+    app.include_router(completion_routes(engine, **bounds))
+    app.include_router(token_routes(engine, **bounds))
+    app.include_router(scoring_routes(engine, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes(engine))
-    _describe(app, body_definitions())
+    _describe(app, body_definitions(ChatBody, CompletionBody))
     install(app)
     app.add_middleware(Guard, api_key=api_key, hosts=hosts, project=store.project if store else "")
     return app
