@@ -168,7 +168,8 @@ class Sampling:
     arXiv:2407.01082.  typical_p: Meister et al. 2022, arXiv:2202.00666.  Each filter sees what the one
     before it left, renormalised.
 
-    max_tokens: None = to the end of the context; 0 = the prompt alone is read.  min_tokens: nothing ends the answer before.
+    max_tokens: None = to the end of the context; 0 = the prompt alone is read.  min_tokens: nothing ends the
+    answer before.
     grammar: tokens that break it are not drawn, whatever else is asked for.
     bad_words: texts whose tokens are never completed.  allowed_token_ids: no others are drawn, () = all may.
     ignore_eos: the model's own stop tokens end nothing.  include_stop: a stop string that ends the answer is
@@ -313,7 +314,8 @@ class Delta:
 
     reasoning: what a model thinks before it answers.  calls: pieces of calls, in order.
     token_ids: of the tokens since the last delta, and prompt_ids, on the first delta of all, the prompt's:
-    where they were asked for.  logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
+    where they were asked for.
+    logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
     prompt_logprobs: on the first delta of all, where they were asked for: for each token of the prompt itself
     and then the best in its place, which follow from the tokens before; () for the first.
     """

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (answers are easier to read unbroken)
 """Calls are found in an answer's text, however it comes, and nothing else is taken for one."""
 
 from __future__ import annotations

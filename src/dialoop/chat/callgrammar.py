@@ -47,18 +47,21 @@ def call_grammar(
 
 def _calls(style: CallStyle, parallel: bool, spelt: Spelt) -> list[str]:
     """`calls`: one or more, nothing before."""
-    more = MOST_CALLS - 1 if parallel else 0
     opener = "" if style.bare else spelt(style.opener or "")
     if style.listed:
         return [f"calls: {opener} {_inside(style, parallel)}"]
-    between = json.dumps("\n" if style.closer else "; ")
-    return [f"calls: one ({between} one){{0,{more}}}", f"one: {opener} {_inside(style, parallel)}"]
+    more = _more(json.dumps("\n" if style.closer else "; "), "one", parallel)
+    return [f"calls: one {more}", f"one: {opener} {_inside(style, parallel)}"]
+
+
+def _more(between: str, rule: str, parallel: bool) -> str:
+    return f"({between} {rule}){{0,{MOST_CALLS - 1}}}" if parallel else ""
 
 
 def _inside(style: CallStyle, parallel: bool) -> str:
     """What follows an opener."""
     if style.listed:
-        return f'" [" call (", " call){{0,{MOST_CALLS - 1 if parallel else 0}}} "]"'
+        return f'" [" call {_more(json.dumps(", "), "call", parallel)} "]"'
     return f'"\\n" call {json.dumps(chr(10) + style.closer)}' if style.closer else "call"
 
 

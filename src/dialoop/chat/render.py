@@ -20,6 +20,8 @@ from dialoop.config import MaskKind
 from dialoop.errors import RenderError
 from dialoop.types import Conversation, Message, Prompting
 
+_PLAIN = Prompting()
+
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
@@ -36,7 +38,7 @@ def render(
     mask: MaskKind = "assistant",
     add_generation_prompt: bool = False,
     learn: bool = True,
-    prompting: Prompting = Prompting(),
+    prompting: Prompting = _PLAIN,
 ) -> Rendered:
     """The tokens of a conversation and what is learnt of them.
 
@@ -64,7 +66,7 @@ def render(
 
 
 def render_prompt(
-    history: Conversation, tokenizer: ChatTokenizer, prompting: Prompting = Prompting()
+    history: Conversation, tokenizer: ChatTokenizer, prompting: Prompting = _PLAIN
 ) -> tuple[int, ...]:
     """The ids that a model is asked to continue: the history and, unless told otherwise, the generation
     prompt.

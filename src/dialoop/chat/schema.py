@@ -1,4 +1,4 @@
-"""JSON Schemas as requests bring them: refused where they would not be kept to, closed where they are open."""
+"""JSON Schemas as requests bring them: refused where they would not be kept to, closed where open."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _SINGLES = (
     "propertyNames", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
 _BOUNDS = (
-    "type", "enum", "const", "required", "format", "pattern", "minLength", "maxLength", "minimum", "maximum",
-    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems", "minContains",
-    "maxContains", "minProperties", "maxProperties", "dependentRequired", "dependencies", "$ref", "$dynamicRef",
-    "$recursiveRef",
+    "type", "enum", "const", "required", "format", "pattern", "minLength", "maxLength", "minimum",
+    "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems", "maxItems", "uniqueItems",
+    "minContains", "maxContains", "minProperties", "maxProperties", "dependentRequired", "dependencies",
+    "$ref", "$dynamicRef", "$recursiveRef",
 )  # fmt: skip
 KEYWORDS = frozenset({*_MAPS, *_LISTS, *_SINGLES, *_BOUNDS})
 """That bind. The others of JSON Schema tell something and bind nothing; so does what it does not know."""
 _TELLING = frozenset({
-    "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly", "nullable",
-    "$schema", "$id", "$comment", "$anchor", "contentEncoding", "contentMediaType", "contentSchema",
-    "discriminator",
+    "title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly",
+    "nullable", "$schema", "$id", "$comment", "$anchor", "contentEncoding", "contentMediaType",
+    "contentSchema", "discriminator",
 })  # fmt: skip
 _NEAR = 0.8
 

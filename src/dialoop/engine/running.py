@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import torch
 from torch import Tensor
@@ -76,7 +76,9 @@ class Running:
     def add(self, row: Row) -> None:
         """A new answer waits for its turn."""
         longest = len(row.prompt) + row.limit if self._speculate else None
-        tokens = Tokens(row.prompt, owner=row.owner, longest=longest)
+        tokens = Tokens(
+            row.prompt, priority=row.priority, owner=row.owner, longest=longest, prediction=row.prediction
+        )
         self._row[tokens] = row
         self._scheduler.add(tokens)
 
@@ -105,6 +107,8 @@ class Running:
             if turn.row.constraint is not None:
                 turn.row.constraint.begin()
         _speak(self._runner.logits(pieces), list(turns.values()))
+        for turn in turns.values():
+            turn.count()
         for piece in pieces:
             self._scheduler.done(piece, turns[piece.tokens].said if piece.last else ())
         return [(turn.row, turn.text) for turn in turns.values()]
@@ -149,6 +153,14 @@ class Turn:
         self.text += self.row.accept(choice)
         right = self.draft[len(self.said) - 1 : len(self.said)] == (choice.token,)
         return right and self.row.finish_reason is None
+
+    def count(self) -> None:
+        """What came true of a draft, for a row with a prediction."""
+        if self.row.prediction:
+            pairs = zip(self.said, self.draft, strict=False)
+            right = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            self.row.accepted += right
+            self.row.rejected += len(self.draft) - right
 
 
 def _speak(logits: Tensor, turns: list[Turn]) -> None:

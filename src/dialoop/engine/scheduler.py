@@ -33,14 +33,21 @@ class Tokens:
 
     priority: lower goes first.  owner: what else than the tokens decides their keys and values, such as an
     adapter.  longest: the most tokens that it may come to; drafts are made where that is told.
+    prediction: as in `Lookup`.
     cached: tokens that were found computed when it was first admitted.
     """
 
     def __init__(
-        self, prompt: Sequence[int], *, priority: int = 0, owner: str = "", longest: int | None = None
+        self,
+        prompt: Sequence[int],
+        *,
+        priority: int = 0,
+        owner: str = "",
+        longest: int | None = None,
+        prediction: Sequence[int] = (),
     ) -> None:
         self.ids = list(prompt)
-        self.lookup = None if longest is None else Lookup(self.ids, longest)
+        self.lookup = None if longest is None else Lookup(self.ids, longest, prediction)
         self.priority = priority
         self.owner = owner
         self.place = 0

@@ -49,16 +49,24 @@ class Job:
         return (delta,) if self.best is None else self.best.push(row, delta)
 
     def _delta(self, row: Row, text: str) -> Delta | None:
-        logprobs = row.take_logprobs()
+        logprobs, ids = row.take_logprobs(), row.take_ids()
+        if row.finish_reason is None and not (text or logprobs or ids):
+            return None
+        delta = Delta(row.index, text, row.finish_reason, logprobs=logprobs, token_ids=ids)
         if row.finish_reason is None:
-            return Delta(row.index, text, logprobs=logprobs) if text or logprobs else None
+            return delta
         self.left -= 1
-        delta = Delta(row.index, text, row.finish_reason, logprobs=logprobs)
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:
         first = self.rows[0]
-        return Usage(len(first.prompt), sum(len(row.tokens) for row in self.rows), first.cached)
+        return Usage(
+            len(first.prompt),
+            sum(len(row.tokens) for row in self.rows),
+            first.cached,
+            accepted_tokens=sum(row.accepted for row in self.rows),
+            rejected_tokens=sum(row.rejected for row in self.rows),
+        )
 
 
 class Lane:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, cast
 
-from dialoop.errors import ContentFilterError
+from dialoop.errors import ContentFilterError, UnsupportedError
 from dialoop.safety.categories import Action, Category
 from dialoop.safety.filtering import AnswerFilter
 from dialoop.safety.policy import Policy, masked
 from dialoop.safety.scan import Find
-from dialoop.types import Chat, ChatRequest, Delta, FinishReason, Message, TokenLogprob
+from dialoop.types import (
+    Chat,
+    ChatRequest,
+    Complete,
+    CompleteRequest,
+    Delta,
+    FinishReason,
+    Tokenize,
+    Tokenized,
+    TokenLogprob,
+)
 
 log = logging.getLogger("dialoop.safety")
 Deltas = AsyncGenerator[Delta, None]
@@ -50,33 +60,68 @@ class Moderated:
 
     async def chat(self, request: ChatRequest) -> Deltas:
         """The answer, with nothing in it that the policy blocks or masks."""
-        messages, decisions = await asyncio.to_thread(self._read, request)
-        await self._keep(decisions)
-        if blocked := sorted({each.category for each in decisions if each.action == "block"}):
-            place = next(each.place for each in decisions if each.action == "block")
-            raise ContentFilterError(blocked, param=place)
+        places = [
+            (f"messages[{number}]", message.content)
+            for number, message in enumerate(request.conversation.messages)
+            if message.role in ("user", "tool")
+        ]
+        seen = iter(await self._read(request.model, places))
+        messages = tuple(
+            replace(message, content=next(seen)) if message.role in ("user", "tool") else message
+            for message in request.conversation.messages
+        )
         asked = replace(request, conversation=replace(request.conversation, messages=messages))
-        async with aclosing(cast(Deltas, self._inner.chat(asked))) as deltas:
-            answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
+        async with aclosing(self._said(asked, self._inner.chat(asked))) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def complete(self, request: CompleteRequest) -> Deltas:
+        """The same for a text that goes on, where the engine can."""
+        if not isinstance(self._inner, Complete):
+            raise UnsupportedError("this engine goes on with no text: ask it to chat")
+        text = request.prompt
+        if not isinstance(text, str):
+            text = await self.detokenize(request.model, text)
+        (seen,) = await self._read(request.model, [("prompt", text)])
+        asked = request if seen == text else replace(request, prompt=seen)
+        async with aclosing(self._said(asked, self._inner.complete(asked))) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized:
+        """As the engine does."""
+        return await self._tokens().tokenize(model, text)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """As the engine does."""
+        return await self._tokens().detokenize(model, ids)
+
+    def _tokens(self) -> Tokenize:
+        if not isinstance(self._inner, Tokenize):
+            raise UnsupportedError("this engine does not tell its tokens: send text")
+        return self._inner
+
+    async def _read(self, model: str, texts: Sequence[tuple[str, str]]) -> list[str]:
+        """Places and texts, as the model may see them. Raises ContentFilterError."""
+        found = await asyncio.to_thread(lambda: [self._policy.find(text) for _, text in texts])
+        told = [
+            (place, text, find) for (place, text), finds in zip(texts, found, strict=True) for find in finds
+        ]
+        await self._keep(
+            [self._decide(model, "input", at, find, text[find.start : find.end]) for at, text, find in told]
+        )
+        if blocks := [(place, find.category) for place, _, find in told if find.action == "block"]:
+            raise ContentFilterError(sorted({category for _, category in blocks}), param=blocks[0][0])
+        return [masked(text, finds) for (_, text), finds in zip(texts, found, strict=True)]
+
+    async def _said(self, request: ChatRequest | CompleteRequest, inner: AsyncIterator[Delta]) -> Deltas:
+        answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
+        async with aclosing(cast(Deltas, inner)) as deltas:
             async for delta in deltas:
                 said, passed = answers[delta.index].take(delta)
                 await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
                 for each in said:
                     yield each
-
-    def _read(self, request: ChatRequest) -> tuple[tuple[Message, ...], list[Decision]]:
-        """The messages as the model may see them, and what was decided about those of users and tools."""
-        messages, decisions = list(request.conversation.messages), list[Decision]()
-        for number, message in enumerate(messages):
-            if message.role in ("user", "tool"):
-                finds = self._policy.find(message.content)
-                messages[number] = replace(message, content=masked(message.content, finds))
-                place = f"messages[{number}]"
-                decisions += [
-                    self._decide(request.model, "input", place, find, message.content[find.start : find.end])
-                    for find in finds
-                ]
-        return tuple(messages), decisions
 
     def _decide_output(self, model: str, index: int, find: Find, words: str) -> Decision:
         return self._decide(model, "output", f"choices[{index}]", find, words)

@@ -23,17 +23,20 @@ from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.admission import Admission, Doors
 from dialoop.serve.background import Work, working
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.completions import completion_routes
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import CatchAll, install
-from dialoop.serve.fields import body_definitions
+from dialoop.serve.fields import ChatBody, CompletionBody, body_definitions
 from dialoop.serve.files import file_routes, keep_house
 from dialoop.serve.guard import Guard, Locks
 from dialoop.serve.idempotency import Idempotency
 from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.observe import Observer
+from dialoop.serve.reply import model_to_openai
+from dialoop.serve.scoring import scoring_routes
+from dialoop.serve.tokens import token_routes
 from dialoop.serve.watched import watched
-from dialoop.serve.wire import model_to_openai
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
 
@@ -92,7 +95,10 @@ def make_app(
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     app.include_router(chat_routes(chat, **bounds))
+    app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
+    app.include_router(token_routes(engine, **bounds))
+    app.include_router(scoring_routes(engine, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
@@ -101,7 +107,7 @@ def make_app(
     if store is not None:
         app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
         works.append(partial(keep_house, store))
-    _describe(app, body_definitions())
+    _describe(app, body_definitions(ChatBody, CompletionBody))
     install(app)
     # The last that is added is the first that a request comes to.
     if store is not None:
