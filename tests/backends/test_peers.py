@@ -5,17 +5,18 @@ DIALOOP_VLLM_PYTHON: a Python that has vllm. DIALOOP_LLAMA_SERVER: a llama-serve
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -23,7 +24,7 @@ from dialoop.backends.remote import RemoteEngine
 from dialoop.backends.upstream import Upstream
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
-from dialoop.errors import ContextLengthError, EngineDownError, UnknownModelError, UnsupportedError
+from dialoop.errors import ContextLengthError, UnknownModelError, UnsupportedError
 from dialoop.models.gguf import export_gguf
 from dialoop.types import (
     Answer,
@@ -40,7 +41,6 @@ from tests.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 CONTEXT = 256
-PATIENCE = 600
 ASKED = ChatRequest(
     "tiny",
     Conversation((Message("developer", "Be kind."), Message("user", "Where is my order? 我的订单在哪里？"))),
@@ -62,7 +62,11 @@ def peer(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=outside)
         try:
-            yield f"http://127.0.0.1:{port}/v1"
+            url = f"http://127.0.0.1:{port}/v1"
+            while not answers(f"{url}/models"):
+                assert process.poll() is None, log.read_text()[-2000:]
+                time.sleep(0.5)
+            yield url
         finally:
             process.terminate()
             try:
@@ -70,6 +74,13 @@ def peer(command: Sequence[str], port: int, log: Path) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def free_port() -> int:
@@ -94,7 +105,7 @@ def url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
         ]  # fmt: skip
     else:
         server = given("DIALOOP_LLAMA_SERVER")
-        weights = export_gguf(ModelRef("tiny", folder), folder.parent / "tiny.gguf", dtype="f32")
+        weights = export_gguf(ModelRef("tiny", folder), folder.parent / "tiny.gguf", dtype="f32").path
         command = [
             server, "-m", str(weights), "--alias", "tiny", "--host", "127.0.0.1", "--port", str(port),
             "--ctx-size", str(CONTEXT * 4), "--parallel", "4", "--jinja", "--no-webui",
@@ -105,13 +116,8 @@ def url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
 
 @pytest_asyncio.fixture
 async def engine(url: str) -> AsyncIterator[RemoteEngine]:
-    """Once the server has told its models."""
-    engine = RemoteEngine("peer", Upstream(url=url, connect_seconds=5, failures=10**6))
-    async with asyncio.timeout(PATIENCE):
-        while engine.health() != "ok":
-            with suppress(EngineDownError):
-                await engine.refresh()
-            await asyncio.sleep(0.5)
+    engine = RemoteEngine("peer", Upstream(url=url))
+    await engine.refresh()
     yield engine
     await engine.aclose()
 

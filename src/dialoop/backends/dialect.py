@@ -71,10 +71,10 @@ DIALECTS: Mapping[UpstreamKind, Dialect] = {
         _OPENAI | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"},
         names={"repetition_penalty": "repeat_penalty"},
         stated=("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty"),
-        # Our order of the filters, and penalties over the whole of the text.
+        # Our order of the filters, and penalties over all that a context usually holds: it refuses -1.
         fixed={
             "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p", "typ_p"],
-            "repeat_last_n": -1,
+            "repeat_last_n": 32768,
         },
         grammars=("json_schema", "choice"),
         seeds=2**32 - 1,
