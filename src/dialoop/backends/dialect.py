@@ -67,8 +67,9 @@ DIALECTS: Mapping[UpstreamKind, Dialect] = {
         whole=frozenset({"prompt_logprobs"}),
         grammars=("json_schema", "choice", "regex", "lark"),
     ),
+    # llama.cpp counts one answer of several in its usage, so that it is asked for one alone.
     "llama.cpp": Dialect(
-        _OPENAI | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"},
+        (_OPENAI - {"n"}) | {"top_k", "min_p", "typical_p", "repetition_penalty", "ignore_eos"},
         names={"repetition_penalty": "repeat_penalty"},
         stated=("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty"),
         # Our order of the filters, and penalties over all that a context usually holds: it refuses -1.
@@ -226,6 +227,12 @@ def _seed(asked: Sampling, kind: UpstreamKind) -> dict[str, Any]:
     return {"seed": asked.seed if seeds == 2**64 else asked.seed % seeds}
 
 
+def _logit_bias(asked: Sampling, kind: UpstreamKind) -> dict[str, Any]:
+    """llama.cpp may take the keys of an object for texts; pairs are ids to it."""
+    pairs = [[token, bias] for token, bias in asked.logit_bias]
+    return {"logit_bias": pairs if kind == "llama.cpp" else {str(token): bias for token, bias in pairs}}
+
+
 def _logprobs(asked: Sampling, kind: UpstreamKind) -> dict[str, Any]:
     """llama.cpp tells none at all for 0."""
     return {"logprobs": True, "top_logprobs": max(asked.logprobs or 0, 1 if kind == "llama.cpp" else 0)}
@@ -266,7 +273,7 @@ def _gbnf(grammar: Grammar) -> str:
 _WRITERS: Mapping[str, Any] = {
     "stop": lambda asked, kind: {"stop": list(asked.stop)},
     "seed": _seed,
-    "logit_bias": lambda asked, kind: {"logit_bias": {str(t): bias for t, bias in asked.logit_bias}},
+    "logit_bias": _logit_bias,
     "stop_token_ids": lambda asked, kind: {"stop_token_ids": list(asked.stop_token_ids)},
     "bad_words": lambda asked, kind: {"bad_words": list(asked.bad_words)},
     "allowed_token_ids": lambda asked, kind: {"allowed_token_ids": list(asked.allowed_token_ids)},
