@@ -179,7 +179,9 @@ def _prompting(request: ChatRequest, kind: UpstreamKind) -> dict[str, Any]:
     """How the prompt is made, and the like. A prediction changes the speed alone: some go without."""
     how, extras = request.prompting, DIALECTS[kind].extras
     wishes = dict(how.wishes)
-    told = {name: wishes.pop(name, None) for name in ("reasoning_effort", "verbosity") if name in extras}
+    told: dict[str, Any] = {
+        name: wishes.pop(name, None) for name in ("reasoning_effort", "verbosity") if name in extras
+    }
     # What else follows from the effort is for templates: whoever knows the effort itself has no need of it.
     template = "chat_template_kwargs" in extras and "verbosity" not in extras
     told |= {

@@ -12,7 +12,7 @@ from typing import Literal, cast
 
 from dialoop.errors import ContentFilterError, UnsupportedError
 from dialoop.safety.categories import Action, Category
-from dialoop.safety.filtering import AnswerFilter
+from dialoop.safety.filtering import AnswerFilter, Passed
 from dialoop.safety.policy import Policy, masked
 from dialoop.safety.scan import Find
 from dialoop.types import (
@@ -168,7 +168,8 @@ class _Answer:
         found: list[tuple[Find, str]],
     ) -> tuple[str, tuple[TokenLogprob, ...]]:
         said, told = "", tuple[TokenLogprob, ...]()
-        for step in [partial(through.push, text, logprobs), *([through.end] if ends else [])]:
+        steps: list[Callable[[], Passed]] = [partial(through.push, text, logprobs)]
+        for step in [*steps, through.end] if ends else steps:
             if not self._cut:
                 passed = step()
                 found += [(each, through.excerpt(each)) for each in passed.finds]
