@@ -11,11 +11,14 @@ Every message says what came, what was wanted and how to mend it.
     ├── TrainError         a run that cannot start, go on or be resumed
     ├── EvalError          a metric or report that cannot be computed
     ├── StoreError         the store under the home directory
+    │   └── UnknownRecordError
     └── RequestError       a request that an engine refuses
         ├── UnknownModelError
         ├── ContextLengthError
         ├── OverloadedError
+        ├── QuotaError
         ├── EngineDownError
+        ├── ContentFilterError
         └── UnsupportedError
 """
 
@@ -89,6 +92,14 @@ class StoreError(DialoopError):
     """The store under the home directory is missing, damaged or refuses a change."""
 
 
+class UnknownRecordError(StoreError):
+    """The store keeps no such file, job or the like, or it is another project's."""
+
+    def __init__(self, noun: str, record_id: str) -> None:
+        super().__init__(f"no {noun} {echo(record_id)} here: check the id, or list them")
+        self.noun = noun
+
+
 class RequestError(DialoopError):
     """A request that an engine refuses; `param` names the field of the request at fault."""
 
@@ -128,12 +139,30 @@ class OverloadedError(RequestError):
         self.retry_after = retry_after
 
 
+class QuotaError(RequestError):
+    """A key has used up its budget, which is full again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class EngineDownError(RequestError):
-    """The process that computes has ended; it may be there again after `retry_after` seconds."""
+    """What computes has ended or does not answer; it may be there again after `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ContentFilterError(RequestError):
+    """What was asked falls into categories that this server blocks."""
+
+    def __init__(self, categories: Iterable[str], *, param: str) -> None:
+        found = ", ".join(categories)
+        super().__init__(
+            f"{param} is blocked by this server's filter ({found}): ask something else", param=param
+        )
 
 
 class UnsupportedError(RequestError):

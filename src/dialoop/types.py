@@ -19,23 +19,61 @@ Precision = Literal["float32", "half", "int8"]
 """Of a model's weights when it answers: as they are; 16 bits, as bf16 files hold; 8 bits, a scale a row."""
 
 
+ToolKind = Literal["function", "custom"]
+"""OpenAI's two kinds: called with JSON arguments, or with one plain text."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call that an assistant turn makes; `arguments` is JSON text, as on OpenAI's wire."""
+    """A call that an assistant turn makes; `arguments` is JSON text, as on OpenAI's wire, or a custom tool's
+    plain input.
+    """
 
     id: str
     name: str
     arguments: str
+    kind: ToolKind = "function"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer may be: one of the choices (a JSON list of strings), a text that a regular expression
+    or a Lark grammar (in llguidance's dialect) matches whole, or JSON that a schema (as JSON) allows.
+
+    param: the field of the request that asked for it, for errors.
+    """
+
+    kind: Literal["choice", "regex", "lark", "json_schema"]
+    text: str
+    param: str = "response_format"
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call; `parameters` is a JSON Schema."""
+    """Something that the model may call.
+
+    parameters: a function's, as JSON Schema.  strict: calls keep to it even where the model may choose.
+    format: what a custom tool's input must be, None = any text.
+    """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     strict: bool = False
+    kind: ToolKind = "function"
+    format: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether tools are called: never, as the model likes, or at once and with nothing said before.
+
+    names: the only ones that may be called, () = all on offer.  parallel: more than one call in an answer.
+    """
+
+    mode: Literal["none", "auto", "required"] = "auto"
+    names: tuple[str, ...] = ()
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +157,6 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Grammar:
-    """What an answer may be: one of the choices (a JSON list of strings), a text that a regular expression
-    or a Lark grammar (in llguidance's dialect) matches whole, or JSON that a schema (as JSON) allows.
-    """
-
-    kind: Literal["choice", "regex", "lark", "json_schema"]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Sampling:
     """How the next token is drawn, in this order (OpenAI's and vLLM's names).
 
@@ -140,9 +168,12 @@ class Sampling:
     arXiv:2407.01082.  typical_p: Meister et al. 2022, arXiv:2202.00666.  Each filter sees what the one
     before it left, renormalised.
 
-    max_tokens: None = to the end of the context.  min_tokens: nothing ends the answer before.
+    max_tokens: None = to the end of the context; 0 = the prompt alone is read.  min_tokens: nothing ends the
+    answer before.
     grammar: tokens that break it are not drawn, whatever else is asked for.
-    ignore_eos: the model's own stop tokens end nothing.  logprobs: None = not told, k = told with the k best
+    bad_words: texts whose tokens are never completed.  allowed_token_ids: no others are drawn, () = all may.
+    ignore_eos: the model's own stop tokens end nothing.  include_stop: a stop string that ends the answer is
+    its last text.  token_ids: deltas tell theirs.  logprobs: None = not told, k = told with the k best
     tokens beside each.  processed_logprobs: of the distribution drawn from, not of the model's own.
 
     best_of: answers made, of which the `n` with the highest log-probability per token are given, best first,
@@ -172,6 +203,10 @@ class Sampling:
     grammar: Grammar | None = None
     best_of: int | None = None
     prompt_logprobs: int | None = None
+    bad_words: tuple[str, ...] = ()
+    allowed_token_ids: tuple[int, ...] = ()
+    include_stop: bool = False
+    token_ids: bool = False
 
     @property
     def made(self) -> int:
@@ -180,21 +215,63 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Prompting:
+    """How a history becomes a prompt.
+
+    variables: further ones of the chat template (vLLM's chat_template_kwargs).  wishes: the same, given to
+    templates that read them and not to others.  answering: the prompt opens an answer.
+    continued: the last message, the assistant's, goes on where it ends.  documents: for templates that show
+    them.
+    """
+
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    wishes: Mapping[str, Any] = field(default_factory=dict)
+    answering: bool = True
+    continued: bool = False
+    documents: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """P(answer | history): the model's name, the history, and how to draw from it."""
+    """P(answer | history): the model's name, the history, and how to draw from it.
+
+    prediction: what the answer may look like; it changes the speed and nothing else.
+    priority: lower goes first.
+    """
 
     model: str
     conversation: Conversation
     sampling: Sampling = Sampling()
+    choice: ToolChoice = ToolChoice()
+    prompting: Prompting = Prompting()
+    prediction: str = ""
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteRequest:
+    """How a text, or token ids, go on: no dialogue, no template."""
+
+    model: str
+    prompt: str | tuple[int, ...]
+    sampling: Sampling = Sampling()
+    prediction: str = ""
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request; completion tokens are summed over all answers made."""
+    """Tokens of one request; completion tokens are summed over all answers made.
+
+    accepted_tokens, rejected_tokens: drafts out of the request's prediction that came true, and the others.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +298,23 @@ class RankedLogprob:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """A piece of an answer's call `index`: id and name come with the first, `arguments` are appended."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+    kind: ToolKind = "function"
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """One piece of one answer. The last of each index has a finish_reason; the last of all has the usage.
 
+    reasoning: what a model thinks before it answers.  calls: pieces of calls, in order.
+    token_ids: of the tokens since the last delta, and prompt_ids, on the first delta of all, the prompt's:
+    where they were asked for.
     logprobs: of the tokens since the last delta, where they were asked for; a stop token is none of them.
     prompt_logprobs: on the first delta of all, where they were asked for: for each token of the prompt itself
     and then the best in its place, which follow from the tokens before; () for the first.
@@ -235,12 +326,17 @@ class Delta:
     usage: Usage | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
+    reasoning: str = ""
+    calls: tuple[CallDelta, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
 
+    context: 0 = not known, as of an upstream that does not tell.
     kind: decoders answer and embed, encoders embed only.
     """
 
@@ -283,21 +379,54 @@ class Engine(Chat, Catalogue, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Occupancy:
+    """What the model under `model`, and those that share it in memory, is busy with.
+
+    running, waiting: answers.  cache_used: share of its blocks of keys and values that are held.
+    cache_queries, cache_hits: tokens of prompts looked up there and found, since it was loaded.
+    preemptions: answers that had to give their blocks up, since it was loaded.
+    """
+
+    model: str
+    running: int = 0
+    waiting: int = 0
+    cache_used: float = 0.0
+    cache_queries: int = 0
+    cache_hits: int = 0
+    preemptions: int = 0
+
+
+@runtime_checkable
+class Occupied(Protocol):
+    """Tells how busy its models are."""
+
+    async def occupancy(self) -> tuple[Occupancy, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: the fold of its deltas."""
+    """A whole answer: the fold of its deltas. prompt_logprobs, prompt_ids: the same for all answers."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[tuple[RankedLogprob, ...], ...] = ()
+    reasoning: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    prompt_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """log P(answer | history), in nats: of each token of the answer, its end of turn included."""
+    """log P(answer | history), in nats: of each token of the answer, its end of turn included.
+
+    read: tokens of history and answer.
+    """
 
     logprobs: tuple[float, ...]
+    read: int = 0
 
     @property
     def total(self) -> float:
@@ -341,6 +470,31 @@ class Embed(Protocol):
 
 
 @runtime_checkable
+class Complete(Protocol):
+    """Goes on with a text. Raises and tells as `Chat` does."""
+
+    def complete(self, request: CompleteRequest) -> AsyncIterator[Delta]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """pieces: what each token is written as in the vocabulary.  context: tokens that the model holds."""
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    context: int
+
+
+@runtime_checkable
+class Tokenize(Protocol):
+    """Text or a chat's prompt -> token ids, and back."""
+
+    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized: ...
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str: ...
+
+
+@runtime_checkable
 class Load(Protocol):
     """Takes adapters of its models in and lets them go while it serves.
 
@@ -353,18 +507,53 @@ class Load(Protocol):
     async def unload(self, name: str) -> None: ...
 
 
+class Folding:
+    """One answer in the making, from its deltas."""
+
+    def __init__(self) -> None:
+        self._deltas: list[Delta] = []
+
+    def add(self, delta: Delta) -> None:
+        """The next delta of this answer."""
+        self._deltas.append(delta)
+
+    def answer(self, usage: Usage, first: Delta) -> Answer:
+        """first: of all the request's deltas."""
+        deltas = self._deltas
+        reason = deltas[-1].finish_reason
+        assert reason is not None
+        return Answer(
+            text="".join(delta.text for delta in deltas),
+            finish_reason=reason,
+            usage=usage,
+            logprobs=tuple(each for delta in deltas for each in delta.logprobs),
+            prompt_logprobs=first.prompt_logprobs,
+            reasoning="".join(delta.reasoning for delta in deltas),
+            calls=calls_of(deltas),
+            token_ids=tuple(each for delta in deltas for each in delta.token_ids),
+            prompt_ids=first.prompt_ids,
+        )
+
+
+def calls_of(deltas: Sequence[Delta]) -> tuple[ToolCall, ...]:
+    """The whole calls of one answer's deltas."""
+    calls: dict[int, ToolCall] = {}
+    for piece in (piece for delta in deltas for piece in delta.calls):
+        if piece.index not in calls:
+            calls[piece.index] = ToolCall(piece.id or "", piece.name or "", piece.arguments, piece.kind)
+        else:
+            before = calls[piece.index]
+            calls[piece.index] = replace(before, arguments=before.arguments + piece.arguments)
+    return tuple(calls[i] for i in sorted(calls))
+
+
 async def fold(deltas: AsyncIterator[Delta]) -> tuple[Answer, ...]:
     """The whole answers, by index, of a stream of deltas."""
-    texts: dict[int, list[str]] = {}
-    logprobs: dict[int, list[TokenLogprob]] = {}
-    reasons: dict[int, FinishReason] = {}
-    usage, prompt = Usage(), tuple[tuple[RankedLogprob, ...], ...]()
+    answers: dict[int, Folding] = {}
+    usage, first = Usage(), None
     async for delta in deltas:
-        texts.setdefault(delta.index, []).append(delta.text)
-        logprobs.setdefault(delta.index, []).extend(delta.logprobs)
-        if delta.finish_reason is not None:
-            reasons[delta.index] = delta.finish_reason
-        usage, prompt = delta.usage or usage, delta.prompt_logprobs or prompt
-    return tuple(
-        Answer("".join(texts[i]), reasons[i], usage, tuple(logprobs[i]), prompt) for i in sorted(texts)
-    )
+        first = first or delta
+        answers.setdefault(delta.index, Folding()).add(delta)
+        usage = delta.usage or usage
+    assert first is not None
+    return tuple(answers[i].answer(usage, first) for i in sorted(answers))

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from dialoop.chat.parse import CallParser
 from dialoop.chat.render import Rendered, render, render_prompt
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.errors import RenderError
-from dialoop.types import Conversation, Message
+from dialoop.errors import RenderError, RequestError
+from dialoop.types import CallDelta, Conversation, Delta, Message, Prompting, calls_of
 
 HEADERS = [
     "<|im_start|>assistant\n", "<|assistant|>\n", "<｜Assistant｜>", "<start_of_turn>model\n",
@@ -369,13 +370,59 @@ def test_tools_shown_at_the_last_user_turn_need_the_last_mask(pair: Any, with_ca
     assert rendered.token_ids[: len(prompt)] == prompt
 
 
-def test_tools_that_a_template_cannot_show_are_an_error(pair: Any, with_call: Conversation) -> None:
+def test_tools_that_a_template_cannot_show_are_told_in_words(pair: Any, with_call: Conversation) -> None:
     if pair.style.calls:
         pytest.skip("the style has tools")
-    with pytest.raises(RenderError, match="does not show tools"):
-        render(with_call, pair.ours)
-    with pytest.raises(RenderError, match="does not show calls"):
-        render(replace(with_call, tools=()), pair.ours)
+    rendered = render(with_call, pair.ours, mask="last")
+    text = pair.ours.decode(rendered.token_ids, skip_special=False)
+    for told in (
+        "# Tools",
+        '"name": "track"',
+        "<tool_call>",
+        "<tool_response>\non its way\n</tool_response>",
+    ):
+        assert told in text
+    assert rendered.token_ids[: len(prompt := render_prompt(with_call.history, pair.ours))] == prompt
+
+
+def test_a_model_learns_calls_as_the_parser_reads_them(pair: Any, with_call: Conversation) -> None:
+    upto = next(i for i, m in enumerate(with_call.messages) if m.tool_calls) + 1
+    rendered = render(replace(with_call, messages=with_call.messages[:upto]), pair.ours, mask="last")
+    learnt = [i for i, weight in zip(*astuple(rendered), strict=True) if weight]
+    parser = CallParser(pair.ours.call_style, with_call.tools)
+    text = pair.ours.decode(learnt, skip_special=False).removesuffix(pair.ours.end_of_turn or "")
+    pieces = parser.push(text) + parser.flush()
+    calls = calls_of([Delta(calls=tuple(each for each in pieces if isinstance(each, CallDelta)))])
+    asked = with_call.messages[upto - 1].tool_calls
+    assert [(c.name, json.loads(c.arguments)) for c in calls] == [
+        (c.name, json.loads(c.arguments)) for c in asked
+    ]
+
+
+@pytest.mark.parametrize("said", ["Well, ", "Well", "<|im_end|>"])
+def test_a_continued_message_is_the_beginning_of_an_answer(own: Any, pair: Any, said: str) -> None:
+    history = (Message("user", "Hi"), Message("assistant", said))
+    for ours in (own.ours, pair.ours):
+        opened = render_prompt(Conversation(history[:1]), ours)
+        continued = render_prompt(Conversation(history), ours, Prompting(continued=True))
+        assert continued[: len(opened)] == opened
+        assert ours.decode(continued[len(opened) :], skip_special=False).strip() == said.strip()
+    with pytest.raises(RequestError, match="continue_final_message"):
+        render_prompt(Conversation(history[:1]), own.ours, Prompting(continued=True))
+
+
+def test_variables_that_a_template_does_not_read_are_an_error(own: Any) -> None:
+    history = Conversation((Message("user", "Hi"),))
+    plain = render_prompt(history, own.ours)
+    for neutral in (
+        Prompting(variables={"enable_thinking": False}),
+        Prompting(wishes={"reasoning_effort": "low"}),
+    ):
+        assert render_prompt(history, own.ours, neutral) == plain
+    for name in ("enable_thinking", "messages", "add_generation_prompt", "strftime_now"):
+        with pytest.raises(RequestError, match=name):
+            render_prompt(history, own.ours, Prompting(variables={name: True}))
+    assert len(render_prompt(history, own.ours, Prompting(answering=False))) < len(plain)
 
 
 def test_what_a_template_refuses_is_an_error_in_its_words(pair: Any) -> None:

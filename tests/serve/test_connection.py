@@ -63,7 +63,15 @@ def test_hanging_up_closes_the_engines_generator(first: str, stream: bool) -> No
 
 
 KEY = "sk-secret"
-PATHS = ["/v1/models", "/v1/models/echo", "/version", "/openapi.json", "/nothing", "/health/../v1/models"]
+PATHS = [
+    "/v1/models",
+    "/v1/models/echo",
+    "/version",
+    "/metrics",
+    "/openapi.json",
+    "/nothing",
+    "/health/../v1/models",
+]
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +110,13 @@ def test_a_page_that_rebinds_its_name_is_refused(host: str, status: int) -> None
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org"])
 def test_an_address_that_others_reach_needs_a_key(host: str) -> None:
     with pytest.raises(ConfigError, match="--api-key"):
-        hosts_for(host, None)
-    assert hosts_for(host, KEY) is None
+        hosts_for(host, keyed=False)
+    assert hosts_for(host, keyed=True) == frozenset()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_loopback_without_a_key_checks_the_host(host: str) -> None:
-    assert hosts_for(host, None) == LOOPBACK_HOSTS
+    assert hosts_for(host, keyed=False) == LOOPBACK_HOSTS
 
 
 def test_a_port_in_use_is_an_error_that_says_how_to_mend_it() -> None:
@@ -163,6 +171,13 @@ Server(make_app(Gated())).run(sockets=[listening])
 """
 
 
+def until_draining(url: str) -> None:
+    """`/ready` turns red, while the server listens still."""
+    while (answer := httpx.get(f"{url}/ready", timeout=60)).status_code == 200:
+        pass
+    assert (answer.status_code, answer.json()) == (503, {"status": "draining"})
+
+
 def test_sigterm_lets_streams_finish_and_ends_with_exit_code_0() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_SERVER],
@@ -180,6 +195,11 @@ def test_sigterm_lets_streams_finish_and_ends_with_exit_code_0() -> None:
             while "begin" not in next(lines):
                 pass
             process.send_signal(signal.SIGTERM)
+            until_draining(url)
+            refused = httpx.post(url + CHAT, json=BODY, timeout=60)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+            assert refused.headers["retry-after"]
+            assert httpx.get(f"{url}/health").status_code == 200
             process.stdin.write("go on\n")
             process.stdin.flush()
             rest = list(lines)

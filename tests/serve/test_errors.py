@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (bad bodies are easier to read unbroken)
 """Errors: always OpenAI's shape, the field's name, and no content."""
 
 from __future__ import annotations
@@ -69,20 +70,81 @@ def test_a_value_out_of_bounds_is_a_400_that_names_the_field(
     assert field in error["message"]
 
 
-NOT_HONOURED: list[tuple[str, Any]] = [
-    ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
-    ("store", True), ("reasoning_effort", "high"),
-    ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
+REFUSED: list[tuple[str, Any]] = [
+    ("audio", {"voice": "x"}), ("modalities", ["text", "audio"]), ("web_search_options", {}),
+    ("moderation", {"model": "x"}), ("chat_template", "{{ messages }}"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("field", "value"), NOT_HONOURED)
-def test_a_field_that_is_not_honoured_yet_is_refused_by_name(
-    client: httpx.Client, field: str, value: Any
-) -> None:
+@pytest.mark.parametrize(("field", "value"), REFUSED)
+def test_a_field_that_is_not_served_is_refused_by_name(client: httpx.Client, field: str, value: Any) -> None:
     error = error_of(client.post(CHAT, json=body(**{field: value})))
     assert (error["param"], error["code"]) == (field, "unsupported")
-    assert "not supported yet by this engine" in error["message"]
+    assert "is not served" in error["message"]
+    assert "leave it out" in error["message"]
+
+
+F = {"type": "function", "function": {"name": "f"}}
+TOOLS: list[tuple[dict[str, Any], str]] = [
+    ({"tools": ["f"]}, "tools[0]"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function"),
+    ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parametres": {}}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}, "tools[0]"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f", "format": {"type": "xml"}}}]}, "tools[0].custom.format.type"),
+    ({"tools": [F, F]}, "tools"),
+    ({"tools": [F] * 129}, "tools"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [F], "tool_choice": "any"}, "tool_choice"),
+    ({"tools": [F], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+    ({"tools": [F], "tool_choice": {"type": "custom", "custom": {"name": "f"}}}, "tool_choice"),
+    ({"tools": [F], "tool_choice": {"type": "allowed_tools"}}, "tool_choice.allowed_tools"),
+    (
+        {"tools": [F], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{}]}}},
+        "tool_choice.allowed_tools.tools",
+    ),
+    ({"tools": [F], "parallel_tool_calls": 1}, "parallel_tool_calls"),
+    ({"tools": [F], "functions": [{"name": "f"}]}, "functions"),
+    ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "function_call"),
+    ({"continue_final_message": True, "add_generation_prompt": True}, "continue_final_message"),
+    ({"metadata": {"k": "v" * 513}}, "metadata"),
+    ({"metadata": {str(i): "v" for i in range(17)}}, "metadata"),
+    ({"prediction": {"type": "content", "content": [{"x": 1}]}}, "prediction.content"),
+    ({"prediction": "x"}, "prediction"),
+    ({"reasoning_effort": "huge"}, "reasoning_effort"),
+    ({"priority": 9}, "priority"),
+    ({"bad_words": [""]}, "bad_words"),
+    ({"allowed_token_ids": []}, "allowed_token_ids"),
+    ({"guided_json": {}, "guided_regex": "a"}, "guided_regex"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"typ": "string"}}}}, "response_format"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("fields", "param"), TOOLS)
+def test_a_field_that_does_not_fit_is_named(client: httpx.Client, fields: dict[str, Any], param: str) -> None:
+    assert error_of(client.post(CHAT, json=body(**fields)))["param"] == param
+
+
+def test_a_scripted_engine_cannot_be_made_to_call(client: httpx.Client) -> None:
+    error = error_of(client.post(CHAT, json=body(tools=[F], tool_choice="required")))
+    assert (error["param"], error["code"]) == ("tool_choice", "unsupported")
+    assert client.post(CHAT, json=body(tools=[F])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/completions", {"prompt": "Hi"}), ("/tokenize", {"prompt": "Hi"}), ("/detokenize", {"tokens": [1]}),
+        ("/v1/score", {"text_1": "a", "text_2": "b"}), ("/v1/rerank", {"query": "a", "documents": ["b"]}),
+        ("/v1/classify", {"input": "a"}),
+    ],
+)  # fmt: skip
+def test_what_an_engine_cannot_do_is_unsupported(
+    client: httpx.Client, path: str, fields: dict[str, Any]
+) -> None:
+    assert error_of(client.post(path, json={"model": "echo", **fields}))["code"] == "unsupported"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +170,8 @@ MESSAGES: list[tuple[Any, str]] = [
     ({"content": "Hi"}, "messages[0]"),
     ({"role": "robot", "content": "Hi"}, "messages[0].role"),
     ({"role": ["user"], "content": "Hi"}, "messages[0].role"),
-    ({"role": "function", "name": "f", "content": "Hi"}, "messages[0].role"),
+    ({"role": "function", "content": "Hi"}, "messages[0].name"),
+    ({"role": "user", "content": [{"type": "text", "text": "Hi", "txt": 1}]}, "messages[0].content[0]"),
     ({"role": "user"}, "messages[0].content"),
     ({"role": "user", "content": 5}, "messages[0].content"),
     ({"role": "user", "content": []}, "messages[0].content"),
@@ -185,22 +248,30 @@ json_values = st.recursive(
     max_leaves=6,
 )
 FIELDS = [
-    "messages",
-    "model",
-    "temperature",
-    "stop",
-    "n",
-    "stream",
-    "stream_options",
-    "tools",
-    "role",
-    "seed",
-]
+    "messages", "model", "temperature", "stop", "n", "stream", "stream_options", "tools", "role", "seed",
+    "tool_choice", "functions", "function_call", "response_format", "prediction", "metadata", "documents",
+    "chat_template_kwargs", "guided_json", "logit_bias",
+]  # fmt: skip
+MESSAGE_KEYS = ("role", "content", "tool_calls", "name", "tool_call_id", "function_call", "reasoning_content")
+ROLE = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])
+said = st.text() | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
+call = st.fixed_dictionaries(
+    {"id": st.text(), "type": st.just("function")},
+    optional={
+        "function": st.fixed_dictionaries(
+            {"name": st.text()}, optional={"arguments": st.text() | json_values}
+        )
+    },
+)
+likely = st.fixed_dictionaries(
+    {"role": ROLE},
+    optional={
+        "content": said | st.none(), "tool_calls": st.lists(call, max_size=2), "tool_call_id": st.text(),
+        "name": st.text(), "reasoning": st.text(), "refusal": st.text() | st.none(),
+    },
+)  # fmt: skip
 messages = st.lists(
-    st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("role", "content", "tool_calls", "name", "tool_call_id"), json_values)
-    )
-    | json_values,
+    likely | st.fixed_dictionaries({}, optional=dict.fromkeys(MESSAGE_KEYS, json_values)) | json_values,
     max_size=3,
 )
 

@@ -78,10 +78,15 @@ def test_a_report_of_an_unknown_run_is_refused(store: Store) -> None:
         store.reports.add("tune", "t", {}, run_id="run-1")
 
 
-@given(st.integers(0, 2**48 - 1))
-def test_a_uuid7_holds_its_milliseconds_version_and_variant(millis: int) -> None:
-    made = uuid7(millis)
-    assert (made.int >> 80, made.version, made.variant) == (millis, 7, uuid.RFC_4122)
+@given(st.integers(0, 2**48 * 1_000_000 - 1))
+def test_a_uuid7_holds_its_milliseconds_version_and_variant(nanos: int) -> None:
+    made = uuid7(nanos)
+    assert (made.int >> 80, made.version, made.variant) == (nanos // 1_000_000, 7, uuid.RFC_4122)
+
+
+def test_ids_of_one_millisecond_keep_its_order() -> None:
+    made = [uuid7(10**18 + step * 1000).hex for step in range(1000)]
+    assert made == sorted(set(made))
 
 
 def test_ids_have_their_prefix_and_do_not_repeat() -> None:

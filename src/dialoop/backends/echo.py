@@ -7,7 +7,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 
 from dialoop.errors import ContextLengthError, UnknownModelError, UnsupportedError
-from dialoop.types import ChatRequest, Conversation, Delta, FinishReason, Sampling, Served, Usage
+from dialoop.types import ChatRequest, Conversation, Delta, FinishReason, Served, Usage
 
 # A Chinese or other wide character, or a word with the white space before it.
 _TOKEN = re.compile(
@@ -38,9 +38,10 @@ class EchoEngine:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The scripted answer, `n` times over: nothing is drawn, so nothing of that kind counts.
 
-        Raises UnknownModelError, ContextLengthError or UnsupportedError (log-probabilities, formats) first.
+        Raises UnknownModelError, ContextLengthError or UnsupportedError (log-probabilities, formats, forced
+        calls) first.
         """
-        _refuse(request.sampling)
+        _refuse(request)
         prompt = self._prompt_tokens(request)
         text, reason, used = self._answer(request, max(1, self._served.context - prompt))
         usage = Usage(prompt, used * request.sampling.made)
@@ -82,12 +83,19 @@ class EchoEngine:
         return text, "stop", len(tokens) + 1
 
 
-def _refuse(sampling: Sampling) -> None:
+def _refuse(request: ChatRequest) -> None:
+    sampling = request.sampling
     for field in ("logprobs", "prompt_logprobs"):
         if getattr(sampling, field) is not None:
             raise UnsupportedError("a scripted engine has no log-probabilities: leave them out", param=field)
     if sampling.grammar is not None:
-        raise UnsupportedError("a scripted engine keeps to no format: leave it out", param="response_format")
+        raise UnsupportedError(
+            "a scripted engine keeps to no format: leave it out", param=sampling.grammar.param
+        )
+    if sampling.token_ids:
+        raise UnsupportedError("a scripted engine has no token ids: leave them out", param="return_token_ids")
+    if request.choice.mode == "required":
+        raise UnsupportedError("a scripted engine calls no tools: let it choose", param="tool_choice")
 
 
 def last_user_turn(conversation: Conversation) -> str:

@@ -15,9 +15,12 @@ from dialoop.chat.encode import Encoded, Part
 from dialoop.chat.marks import Marked
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.turns import Drawn, Pen, Turn
+from dialoop.chat.words import in_words
 from dialoop.config import MaskKind
 from dialoop.errors import RenderError
-from dialoop.types import Conversation, Message
+from dialoop.types import Conversation, Message, Prompting
+
+_PLAIN = Prompting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +38,19 @@ def render(
     mask: MaskKind = "assistant",
     add_generation_prompt: bool = False,
     learn: bool = True,
+    prompting: Prompting = _PLAIN,
 ) -> Rendered:
     """The tokens of a conversation and what is learnt of them.
 
     mask: every assistant turn, the last one, or all tokens; `Message.weight` scales an assistant turn.
+    Tools that the template does not show are written in words, and messages are counted with those.
     learn=False: nothing is learnt, as in serving. Raises RenderError where the template refuses the
     conversation, where a learnt turn reads differently in serving, or where nothing would be learnt.
     """
-    pen = Pen.of(conversation, tokenizer)
+    conversation = in_words(
+        conversation, tokenizer.template_for(conversation.tools), system=tokenizer.takes_system
+    )
+    pen = Pen.of(conversation, tokenizer, prompting)
     weights = _turn_weights(conversation, pen.answers, mask) if learn else {}
     _check_reasoning(conversation, weights, pen)
     drawn = _draw(pen, weights, add_generation_prompt)
@@ -57,9 +65,16 @@ def render(
     return Rendered(tuple(encoded.ids), loss_mask)
 
 
-def render_prompt(history: Conversation, tokenizer: ChatTokenizer) -> tuple[int, ...]:
-    """The ids that a model is asked to continue: the history and the generation prompt."""
-    return render(history, tokenizer, add_generation_prompt=True, learn=False).token_ids
+def render_prompt(
+    history: Conversation, tokenizer: ChatTokenizer, prompting: Prompting = _PLAIN
+) -> tuple[int, ...]:
+    """The ids that a model is asked to continue: the history and, unless told otherwise, the generation
+    prompt.
+    """
+    opened = prompting.answering and not prompting.continued
+    return render(
+        history, tokenizer, add_generation_prompt=opened, learn=False, prompting=prompting
+    ).token_ids
 
 
 def _turn_weights(conversation: Conversation, answers: Sequence[int], mask: MaskKind) -> dict[int, float]:

@@ -5,33 +5,37 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from dialoop.chat.callgrammar import input_schema
 from dialoop.chat.marks import CLOSE, OPEN, guard, protect, read_marks
 from dialoop.chat.wire import call_to_openai, tool_to_openai
 from dialoop.errors import ModelError, RenderError, echo
-from dialoop.types import Message, Tool
+from dialoop.types import Message, Tool, ToolCall
 
 MAX_CHARS = 16_000_000
 _MAX_BITS = 4096
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _NO_TOKENS = guard(())
+_OWN = frozenset({"messages", "tools", "add_generation_prompt", "documents"})
+"""Variables that a request has fields for."""
 
 
 class ChatTemplate:
     """One template and the special tokens that it may name (`bos_token`, `eos_token`, ...).
 
-    Raises ModelError where the source is not a template.
+    variables: that a request may give a value. Raises ModelError where the source is not a template.
     """
 
     def __init__(self, source: str, special_tokens: Mapping[str, str] | None = None, where: str = "") -> None:
@@ -40,7 +44,8 @@ class ChatTemplate:
         self.special_tokens = dict(special_tokens or {})
         self.marks_answers = bool(_GENERATION.search(source))
         try:
-            self._compiled = _compile(source)
+            self._compiled, free = _compile(source)
+            self.variables = free - self.special_tokens.keys() - _OWN
         except (jinja2.TemplateSyntaxError, RecursionError) as error:
             place = f"{self.where}, line {getattr(error, 'lineno', '?')}"
             raise ModelError(f"{place}: not a Jinja template: {_reason(error, source)}") from error
@@ -58,7 +63,7 @@ class ChatTemplate:
     ) -> str:
         """The text of a dialogue. `extras` are further template variables. Raises RenderError."""
         rows = [template_message(m) if isinstance(m, Message) else m for m in messages]
-        offered = [tool_to_openai(t) if isinstance(t, Tool) else t for t in tools]
+        offered = [template_tool(t) if isinstance(t, Tool) else t for t in tools]
         raw = self.render_marked(
             protect(rows, _NO_TOKENS), protect(offered, _NO_TOKENS), add_generation_prompt, extras
         )
@@ -95,11 +100,23 @@ def template_message(message: Message) -> dict[str, Any]:
     if message.name is not None:
         row["name"] = message.name
     if message.tool_calls:
-        row["tool_calls"] = [call_to_openai(call) for call in message.tool_calls]
-        for call in row["tool_calls"]:
-            call["function"]["arguments"] = _parsed(call["function"]["arguments"])
+        row["tool_calls"] = [_template_call(call) for call in message.tool_calls]
     if message.tool_call_id is not None:
         row["tool_call_id"] = message.tool_call_id
+    return row
+
+
+def template_tool(tool: Tool) -> dict[str, Any]:
+    """A tool as templates expect it: custom ones are functions of one text."""
+    if tool.kind == "custom":
+        tool = Tool(tool.name, tool.description, input_schema(tool))
+    return tool_to_openai(tool)
+
+
+def _template_call(call: ToolCall) -> dict[str, Any]:
+    arguments = {"input": call.arguments} if call.kind == "custom" else _parsed(call.arguments)
+    row = call_to_openai(replace(call, kind="function"))
+    row["function"]["arguments"] = arguments
     return row
 
 
@@ -224,5 +241,8 @@ def _environment() -> _Sandbox:
 
 
 @lru_cache(maxsize=64)
-def _compile(source: str) -> jinja2.Template:
-    return _environment().from_string(source)
+def _compile(source: str) -> tuple[jinja2.Template, frozenset[str]]:
+    """With the names that the template reads and does not set."""
+    environment = _environment()
+    free = meta.find_undeclared_variables(environment.parse(source))
+    return environment.from_string(source), frozenset(free - environment.globals.keys())

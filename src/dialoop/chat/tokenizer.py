@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import cached_property
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
+from dialoop.chat.callstyle import HERMES, CallStyle, style_of
 from dialoop.chat.directory import TokenizerFiles, read_files
 from dialoop.chat.encode import Encoded, Encoder, Part
 from dialoop.chat.marks import guard
@@ -44,6 +47,7 @@ class ChatTokenizer:
         self.template = ChatTemplate(files.template, files.special_tokens, files.where)
         self._tool_template = ChatTemplate(files.tool_template, files.special_tokens, files.where)
         special, templates = files.added(special=True), files.template + files.tool_template
+        self._special = frozenset(special)
         tags = (t for t in files.added(special=False) if len(t) > 2 and not t.isspace() and t in templates)
         control = frozenset(special) | frozenset(tags)
         self._encoder = Encoder(files.spec, control)
@@ -65,6 +69,26 @@ class ChatTokenizer:
         """From a Hugging Face directory. Raises ModelError with what is missing."""
         return cls(read_files(Path(directory)))
 
+    @cached_property
+    def call_style(self) -> CallStyle:
+        """How this model's answers call tools."""
+        template = self._tool_template
+        return style_of(template.source) if template.shows("tools") else HERMES
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether the template takes a system turn."""
+        try:
+            self.template.render([Message("system", "Be brief."), Message("user", "Hi")])
+        except RenderError:
+            return False
+        return True
+
+    def special_id(self, token: str) -> int | None:
+        """The id of a special token; None where `token` is plain text."""
+        token_id = self._token_id(token)
+        return token_id if token_id is not None and token in self._special else None
+
     def template_for(self, tools: Sequence[Any]) -> ChatTemplate:
         """The template for a dialogue with these tools: some models have one of its own for them."""
         return self._tool_template if tools else self.template
@@ -73,6 +97,18 @@ class ChatTokenizer:
         """Ids of `text`; unless `control`, control tokens spelt in it are plain text. Adds no bos or eos."""
         return self._encoder.encode(text, control=control)
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that is no dialogue: control tokens are such, and it begins as the tokenizer's files
+        want every text to begin.
+        """
+        probe, full = self.encode("a", control=True), self._encoder.full.encode("a").ids
+        start = next((i for i in range(len(full)) if full[i : i + len(probe)] == probe), 0)
+        return (*full[:start], *self.encode(text, control=True))
+
+    def pieces(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """What tokens are written as in the vocabulary; "" outside of it."""
+        return tuple(self._encoder.full.id_to_token(token) or "" for token in ids)
+
     def encode_parts(self, parts: Sequence[Part]) -> Encoded:
         """Ids of a text in parts, such that a part never changes the ids of those before it."""
         return self._encoder.encode_parts(parts)
@@ -80,6 +116,20 @@ class ChatTokenizer:
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return str(self._encoder.full.decode(list(ids), skip_special_tokens=skip_special))
+
+    def decode_showing(self, shown: frozenset[int]) -> Callable[[Sequence[int]], str]:
+        """`decode` that shows these of the special tokens."""
+
+        def decode(ids: Sequence[int]) -> str:
+            if shown.isdisjoint(ids):
+                return self.decode(ids)
+            places = [i for i, token in enumerate(ids) if token in shown]
+            stretches = pairwise([-1, *places, len(ids)])
+            texts = [self.decode(ids[a + 1 : b]) for a, b in stretches]
+            marks = [self.token_bytes(ids[i]).decode() for i in places]
+            return "".join(a + b for a, b in zip_longest(texts, marks, fillvalue=""))
+
+        return decode
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one token stands for. Raises ModelError outside the vocabulary."""

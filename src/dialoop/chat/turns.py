@@ -9,12 +9,11 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from dialoop.chat.marks import Marked, protect, read_marks
-from dialoop.chat.template import ChatTemplate, template_message
+from dialoop.chat.marks import BREAK, Marked, protect, read_marks
+from dialoop.chat.template import ChatTemplate, template_message, template_tool
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.chat.wire import tool_to_openai
-from dialoop.errors import RenderError
-from dialoop.types import Conversation, Message
+from dialoop.errors import RenderError, RequestError, echo
+from dialoop.types import Conversation, Message, Prompting
 
 Shape = tuple[bool, frozenset[tuple[tuple[Any, ...], tuple[Any, ...]]]]
 
@@ -40,7 +39,10 @@ class Drawn:
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """Renders the beginnings of one conversation, always on the same day and with the same tools."""
+    """Renders the beginnings of one conversation, always on the same day and with the same tools.
+
+    continued: the last message, the assistant's, ends where its text does.
+    """
 
     tokenizer: ChatTokenizer
     template: ChatTemplate
@@ -48,26 +50,37 @@ class Pen:
     tools: Sequence[Mapping[str, Any]]
     answers: tuple[int, ...]
     extras: Mapping[str, Any] = field(default_factory=dict)
+    continued: bool = False
 
     @classmethod
-    def of(cls, conversation: Conversation, tokenizer: ChatTokenizer) -> Pen:
-        """Raises RenderError where the template has no place for what the conversation holds."""
+    def of(cls, conversation: Conversation, tokenizer: ChatTokenizer, prompting: Prompting) -> Pen:
+        """Raises RenderError for a conversation without messages, RequestError about `prompting`."""
+        if not conversation.messages:
+            raise RenderError("the conversation has no messages: give at least one")
         template = tokenizer.template_for(conversation.tools)
-        _check_expressible(conversation, template)
         answers = tuple(i for i, m in enumerate(conversation.messages) if m.role == "assistant")
+        rows = [_row(message, template, tokenizer) for message in conversation.messages]
+        if prompting.continued:
+            _check_continued(conversation.messages[-1])
+            rows[-1]["content"] += BREAK
         return cls(
             tokenizer=tokenizer,
             template=template,
-            rows=[_row(message, template, tokenizer) for message in conversation.messages],
-            tools=[protect(tool_to_openai(tool), tokenizer.guard) for tool in conversation.tools],
+            rows=rows,
+            tools=[protect(template_tool(tool), tokenizer.guard) for tool in conversation.tools],
             answers=answers,
-            extras={"strftime_now": datetime.now().strftime},
+            extras={
+                **protect(_variables(prompting, template), tokenizer.guard),
+                "strftime_now": datetime.now().strftime,
+            },
+            continued=prompting.continued,
         )
 
     def draw(self, upto: int | None = None, *, prompt: bool = False) -> Marked:
         """The first `upto` messages (None: all), with the generation prompt if `prompt`."""
         rows = self.rows if upto is None else self.rows[:upto]
-        return read_marks(self.template.render_marked(rows, self.tools, prompt, self.extras))
+        marked = read_marks(self.template.render_marked(rows, self.tools, prompt, self.extras))
+        return _cut(marked) if self.continued and len(rows) == len(self.rows) else marked
 
     def start(self, index: int, text: str) -> int | None:
         """Where the answer `index` begins in `text`; None where its prompt is no beginning of `text`."""
@@ -130,17 +143,37 @@ def _row(message: Message, template: ChatTemplate, tokenizer: ChatTokenizer) -> 
     return {key: protect(value, guard) for key, value in row.items()}
 
 
-def _check_expressible(conversation: Conversation, template: ChatTemplate) -> None:
-    if not conversation.messages:
-        raise RenderError("the conversation has no messages: give at least one")
-    if conversation.tools and not template.shows("tools"):
-        raise RenderError(f"{template.where} does not show tools: leave them out, or choose another model")
-    for i, message in enumerate(conversation.messages):
-        if message.tool_calls and not template.shows("tool_calls"):
-            raise RenderError(
-                f"messages[{i}].tool_calls: {template.where} does not show calls: "
-                f"write them into the content, or choose another model"
+def _check_continued(last: Message) -> None:
+    if last.role != "assistant" or last.tool_calls:
+        raise RequestError(
+            "continue_final_message came and the last message is no text of the assistant's: leave it out",
+            param="continue_final_message",
+        )
+
+
+def _cut(marked: Marked) -> Marked:
+    """Up to the last break, which stands where the last message's text ends."""
+    *breaks, end = marked.breaks
+    spans = tuple((start, min(stop, end)) for start, stop in marked.spans)
+    return Marked(marked.text[:end], tuple(breaks), spans)
+
+
+def _variables(prompting: Prompting, template: ChatTemplate) -> dict[str, Any]:
+    """Of the template, by the request. Raises RequestError for one that it does not read."""
+    for name, value in prompting.variables.items():
+        if name not in template.variables and value is not False:
+            known = ", ".join(sorted(template.variables)) or "none"
+            raise RequestError(
+                f"chat_template_kwargs: {template.where} does not read {echo(name)}; it reads: {known[:200]}",
+                param="chat_template_kwargs",
             )
+    if prompting.documents and not template.shows("documents"):
+        raise RequestError(
+            f"documents: {template.where} does not show documents: put them into a message", param="documents"
+        )
+    wishes = {name: value for name, value in prompting.wishes.items() if name in template.variables}
+    documents = {"documents": list(prompting.documents)} if prompting.documents else {}
+    return {**wishes, **prompting.variables, **documents}
 
 
 def _kind(row: Mapping[str, Any]) -> tuple[Any, ...]:

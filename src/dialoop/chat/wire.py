@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dialoop.errors import DataError, echo, nearest
-from dialoop.types import ROLES, Conversation, Message, Role, Tool, ToolCall
+from dialoop.types import ROLES, Conversation, Grammar, Message, Role, Tool, ToolCall
 
 _MESSAGE_KEYS = frozenset({
     "role", "content", "refusal", "name", "weight", "tool_calls", "tool_call_id", "function_call",
@@ -78,12 +78,18 @@ def message_to_openai(message: Message) -> dict[str, Any]:
 
 
 def call_to_openai(call: ToolCall) -> dict[str, Any]:
-    """`{"id", "type": "function", "function": {"name", "arguments"}}`, the arguments as JSON text."""
+    """`{"id", "type": "function", "function": {"name", "arguments"}}`, the arguments as JSON text; a custom
+    tool's call has `{"type": "custom", "custom": {"name", "input"}}`.
+    """
+    if call.kind == "custom":
+        return {"id": call.id, "type": "custom", "custom": {"name": call.name, "input": call.arguments}}
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def tool_to_openai(tool: Tool) -> dict[str, Any]:
-    """`{"type": "function", "function": {...}}`; also what chat templates see."""
+    """`{"type": "function", "function": {...}}`, or `{"type": "custom", "custom": {...}}`."""
+    if tool.kind == "custom":
+        return {"type": "custom", "custom": _custom_to_openai(tool)}
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
@@ -97,8 +103,10 @@ def tool_from_openai(obj: Mapping[str, Any], *, where: str = "tool") -> Tool:
     """One tool; a bare function, without the `{"type": "function"}` shell, is taken as well."""
     obj = _mapping(obj, where)
     kind = obj.get("type", "function")
+    if kind == "custom":
+        return _custom_from(_mapping(obj.get("custom"), f"{where}.custom"), f"{where}.custom")
     if kind != "function" and "function" not in obj:
-        raise DataError(f"{where}.type is {echo(kind)}, expected 'function'")
+        raise DataError(f"{where}.type is {echo(kind)}, expected 'function' or 'custom'")
     inside = "function" in obj
     function = _mapping(obj["function"], f"{where}.function") if inside else obj
     path = f"{where}.function" if inside else where
@@ -108,6 +116,38 @@ def tool_from_openai(obj: Mapping[str, Any], *, where: str = "tool") -> Tool:
         parameters=dict(_mapping(function.get("parameters") or {}, f"{path}.parameters")),
         strict=bool(function.get("strict")),
     )
+
+
+def _custom_to_openai(tool: Tool) -> dict[str, Any]:
+    custom: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        custom["description"] = tool.description
+    if tool.format is not None:
+        grammar = {"syntax": tool.format.kind, "definition": tool.format.text}
+        custom["format"] = {"type": "grammar", "grammar": grammar}
+    return custom
+
+
+def _custom_from(custom: Mapping[str, Any], where: str) -> Tool:
+    return Tool(
+        name=_text(_require(custom, "name", where), f"{where}.name"),
+        description=_optional_text(custom, "description", where) or "",
+        kind="custom",
+        format=_format_from(custom.get("format"), f"{where}.format"),
+    )
+
+
+def _format_from(value: Any, where: str) -> Grammar | None:
+    if value is None or _mapping(value, where).get("type") == "text":
+        return None
+    if value.get("type") != "grammar":
+        raise DataError(f"{where}.type is {echo(value.get('type'))}, expected 'text' or 'grammar'")
+    grammar = _mapping(value.get("grammar"), f"{where}.grammar")
+    syntax = grammar.get("syntax")
+    if syntax not in ("lark", "regex"):
+        raise DataError(f"{where}.grammar.syntax is {echo(syntax)}, expected 'lark' or 'regex'")
+    definition = _text(_require(grammar, "definition", f"{where}.grammar"), f"{where}.grammar.definition")
+    return Grammar(syntax, definition, "tools")
 
 
 def unread_keys(obj: Mapping[str, Any]) -> tuple[str, ...]:
@@ -131,6 +171,8 @@ def _calls_from(obj: Mapping[str, Any], where: str) -> tuple[ToolCall, ...]:
 
 def _call(row: Any, where: str, default_id: str) -> ToolCall:
     row = _mapping(row, where)
+    if row.get("type") == "custom":
+        return _custom_call(row, _mapping(row.get("custom"), f"{where}.custom"), where, default_id)
     function = _mapping(row.get("function", row), f"{where}.function")
     arguments = function.get("arguments", "{}")
     if isinstance(arguments, Mapping):
@@ -139,6 +181,15 @@ def _call(row: Any, where: str, default_id: str) -> ToolCall:
         id=_optional_text(row, "id", where) or default_id,
         name=_text(_require(function, "name", f"{where}.function"), f"{where}.function.name"),
         arguments=_text(arguments, f"{where}.function.arguments"),
+    )
+
+
+def _custom_call(row: Mapping[str, Any], custom: Mapping[str, Any], where: str, default_id: str) -> ToolCall:
+    return ToolCall(
+        id=_optional_text(row, "id", where) or default_id,
+        name=_text(_require(custom, "name", f"{where}.custom"), f"{where}.custom.name"),
+        arguments=_text(_require(custom, "input", f"{where}.custom"), f"{where}.custom.input"),
+        kind="custom",
     )
 
 

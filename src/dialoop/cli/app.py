@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dialoop import __version__
-from dialoop.cli import data, models
+from dialoop.cli import data, keys, models, safety
 from dialoop.cli.chat import chat
 from dialoop.cli.evaluate import evaluate
 from dialoop.cli.pretrain import pretrain
@@ -35,6 +35,8 @@ app.command("eval")(evaluate)
 app.command()(chat)
 app.command()(serve)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(safety.app, name="safety")
 
 
 def _version(wanted: bool) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dialoop.cli.tables import day, print_json, print_table
 from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -50,15 +48,15 @@ def list_models(context: typer.Context, as_json: AsJson = False) -> None:
         versions, strays = store.models.list(), store.models.strays()
     shipped = shipped_directory()
     if as_json:
-        _print_json([_plain(version) for version in versions])
+        print_json([_plain(version) for version in versions])
         return
     rows = [
-        (v.ref, v.kind, v.base or "-", _short(v.data_hash), _day(v.created), headline(v.metrics))
+        (v.ref, v.kind, v.base or "-", _short(v.data_hash), day(v.created), headline(v.metrics))
         for v in versions
     ]
     if (shipped / "config.json").is_file():
         rows.append((SHIPPED, "shipped", "-", "-", "-", ""))
-    _print_table(("model", "kind", "base", "data", "created (UTC)", "metric"), rows)
+    print_table(("model", "kind", "base", "data", "created (UTC)", "metric"), rows)
     for path in strays:
         typer.echo(f"{path}: no record describes it, remove it if you do not need it", err=True)
 
@@ -73,7 +71,7 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
         _show_directory(version, as_json)
         return
     if as_json:
-        _print_json(
+        print_json(
             {**_plain(version), "lineage": [link if isinstance(link, str) else link.ref for link in chain]}
         )
         return
@@ -85,9 +83,9 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
         "code": version.code_version,
         "template": _short(version.template_hash),
     }
-    _print_table(("what", "value"), [(key, str(value)) for key, value in facts.items()])
-    _print_table(("metric", "value"), [(key, _number(value)) for key, value in flat(version.metrics).items()])
-    _print_table(("file", "sha256"), sorted(version.files.items()))
+    print_table(("what", "value"), [(key, str(value)) for key, value in facts.items()])
+    print_table(("metric", "value"), [(key, _number(value)) for key, value in flat(version.metrics).items()])
+    print_table(("file", "sha256"), sorted(version.files.items()))
 
 
 @app.command("export")
@@ -147,10 +145,10 @@ def _show_directory(name: str, as_json: bool) -> None:
         p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()
     }
     if as_json:
-        _print_json({"name": name, "path": str(folder), "sizes": files})
+        print_json({"name": name, "path": str(folder), "sizes": files})
         return
     typer.echo(f"{name}: not in the store, {folder}")
-    _print_table(("file", "bytes"), [(file, str(size)) for file, size in files.items()])
+    print_table(("file", "bytes"), [(file, str(size)) for file, size in files.items()])
 
 
 def _store(context: typer.Context) -> Store:
@@ -193,7 +191,7 @@ def _card(store: Store, name: str) -> dict[str, object]:
         "base": Path(version.base or "-").name,
         "data": version.data_hash or "-",
         "run": version.run_id or "-",
-        "registered": _day(version.created),
+        "registered": day(version.created),
         **scores,
     }
 
@@ -232,23 +230,6 @@ def _plain(version: ModelVersion) -> dict[str, Any]:
     return {**asdict(version), "path": str(version.path)}
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
-
-
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    if rows:
-        table = Table(*header, box=None, pad_edge=False)
-        for row in rows:
-            table.add_row(*row)
-        # Piped output has no width of its own, and a name must not be cut.
-        width = None if sys.stdout.isatty() else 240
-        Console(markup=False, highlight=False, width=width).print(table)
-
-
 def _print_lineage(chain: tuple[Any, ...]) -> None:
     """The base first, each model that was made from it one step to the right."""
     for depth, link in enumerate(reversed(chain)):
@@ -257,15 +238,11 @@ def _print_lineage(chain: tuple[Any, ...]) -> None:
             typer.echo(f"{stem}{link}")
         else:
             data = f", data {_short(link.data_hash)}" if link.data_hash else ""
-            typer.echo(f"{stem}{link.ref} ({link.kind}{data}, {_day(link.created)})")
+            typer.echo(f"{stem}{link.ref} ({link.kind}{data}, {day(link.created)})")
 
 
 def _short(digest: str | None) -> str:
     return digest[:12] if digest else "-"
-
-
-def _day(micros: int) -> str:
-    return datetime.fromtimestamp(micros / 1e6, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _number(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from dialoop.engine.loaded import Loaded
     from dialoop.serve.adapters import AdapterFolders
-    from dialoop.types import ModelRef, Served
+    from dialoop.types import Engine, ModelRef, Served
 
 SHIPPED = "dialoop-base"
 
@@ -20,7 +21,10 @@ def serve(
     context: typer.Context,
     model: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Registered models or directories; {SHIPPED} unless given.", show_default=False),
+        typer.Argument(
+            help=f"Registered models or directories; unless given, {SHIPPED}, or none beside upstreams.",
+            show_default=False,
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than loopback need a key.")
@@ -28,7 +32,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="DIALOOP_API_KEY", show_envvar=True, help="Key that every request must bring."),
+        typer.Option(
+            envvar="DIALOOP_API_KEY", show_envvar=True, help="A key that may do all; see also dialoop keys."
+        ),
     ] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=1, help="Context in tokens; the model's own unless given.")
@@ -42,7 +48,15 @@ def serve(
     speculate: Annotated[
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="Let web pages of this origin ask from a browser; may be repeated, '*' = all."),
+    ] = None,
+    log_requests: Annotated[
+        bool, typer.Option(help="A line of JSON on standard error for each request, without what it said.")
+    ] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
+    max_file_bytes: Annotated[int, typer.Option(min=1024, help="Longest uploaded file.")] = 512 * 2**20,
     adapter_dir: Annotated[
         list[Path] | None,
         typer.Option(help="Let requests load adapters from here and the home, and unload them."),
@@ -50,31 +64,61 @@ def serve(
     adapter_memory: Annotated[
         int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
     ] = 1024,
+    upstream: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=URL of an OpenAI-compatible server whose models are served as well; its key is in "
+            "DIALOOP_UPSTREAM_NAME_KEY. More in HOME/dialoop.toml.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve models over OpenAI's HTTP API until Ctrl-C or SIGTERM; open answers are finished first.
 
     The models run in a process of their own, which is started again should it end.
     """
-    from dialoop.serve.server import Server, bind, hosts_for, url_of
+    from dialoop.serve.server import Server, bind, check_origins, hosts_for, url_of
+    from dialoop.store.registry import Store
 
-    hosts = hosts_for(host, api_key or None)
-    with bind(host, port) as listening:
-        from dialoop.engine.process import ProcessEngine
+    with Store.open(context.obj) as store:
+        keyed = bool(api_key) or store.key_book.any()
+        hosts, origins = hosts_for(host, keyed), cors_origin or []
+        check_origins(origins, keyed)
+        listening = bind(host, port)
+    with listening:
+        from dialoop.cli.site import gateway, read_site, upstreams_of
         from dialoop.serve.app import make_app
-        from dialoop.store.registry import Store
 
-        refs = resolve(context.obj, model or [SHIPPED])
-        engine = ProcessEngine(
-            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
-            speculate=speculate, adapter_memory=adapter_memory * 2**20,
-        )  # fmt: skip
+        site = read_site(context.obj)
+        upstreams = upstreams_of(site, upstream or [])
+        names = model or ([] if upstreams else [SHIPPED])
+        engine: Engine | None = None
+        if names:
+            from dialoop.engine.process import ProcessEngine
+
+            engine = ProcessEngine(
+                resolve(context.obj, names), context=max_model_len, precision=precision, max_rows=max_rows,
+                max_open=max_open, speculate=speculate, adapter_memory=adapter_memory * 2**20,
+            )  # fmt: skip
+        if upstreams or engine is None:
+            engine = gateway(upstreams, engine)
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj),
+            store=Store.open(context.obj), max_open=max_open, cors_origins=origins, log_requests=log_requests,
+            max_file_bytes=max_file_bytes, safety=site.safety,
         )  # fmt: skip
-        typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
+        if log_requests:
+            _log_to_stderr()
+        typer.echo(greeting(url_of(listening), engine.models(), keyed))
         Server(app).run(sockets=[listening])
+
+
+def _log_to_stderr() -> None:
+    log = logging.getLogger("dialoop.requests")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO)
+    log.propagate = False
 
 
 def resolve(home: Path, names: list[str]) -> list[ModelRef]:
@@ -114,7 +158,11 @@ def served_name(name: str) -> str:
 
 def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     """One line with the address, and a command to paste."""
-    names = ", ".join(f"{each.name} ({each.context} tokens)" for each in served)
+    if not served:
+        return f"Serving on {url}/v1; no model has been heard of yet"
+    names = ", ".join(
+        f"{each.name} ({each.context} tokens)" if each.context else each.name for each in served
+    )
     body: dict[str, object] = {"model": served[0].name}
     if served[0].kind == "encoder":
         route, body["input"] = "embeddings", "Hello!"

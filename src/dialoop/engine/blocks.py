@@ -31,6 +31,11 @@ class Blocks:
         """Blocks that `take` can give."""
         return len(self._free) + len(self._idle)
 
+    @property
+    def used(self) -> float:
+        """The share of blocks that sequences hold."""
+        return 1 - self.available / len(self._holders)
+
     def take(self, count: int) -> list[int]:
         """`count` blocks for one holder. Raises ValueError where so many are not available."""
         if count > self.available:

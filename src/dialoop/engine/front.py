@@ -6,13 +6,22 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from dialoop.chat.render import Rendered, render, render_prompt
+from dialoop.chat.render import Rendered, render
+from dialoop.engine.asking import (
+    Asked,
+    Telling,
+    asked_to_chat,
+    asked_to_complete,
+    check_ids,
+    check_length,
+    prompt_of,
+)
 from dialoop.engine.detokenize import Vocabulary, bytes_of
 from dialoop.engine.reader import Reader, Text
 from dialoop.engine.roster import AnyKnown, Known, KnownEncoder, Roster
@@ -22,6 +31,7 @@ from dialoop.engine.wire import (
     Embedding,
     Event,
     Loading,
+    Looking,
     Opened,
     PromptRead,
     Said,
@@ -29,18 +39,21 @@ from dialoop.engine.wire import (
     Unloading,
     Work,
 )
-from dialoop.errors import ContextLengthError, OverloadedError, RequestError
+from dialoop.errors import OverloadedError, UnsupportedError
 from dialoop.types import (
     ChatRequest,
+    CompleteRequest,
     Conversation,
     Delta,
     Embedded,
     Message,
     ModelRef,
+    Occupancy,
     RankedLogprob,
-    Sampling,
     Scored,
     Served,
+    Tokenized,
+    Usage,
 )
 
 Queue = asyncio.Queue[Event]
@@ -76,7 +89,8 @@ class Mail:
 
 
 class Front:
-    """An engine over a core; implements `dialoop.types.Engine`, `Score`, `Embed` and `Load`.
+    """An engine over a core; implements `dialoop.types.Engine`, `Complete`, `Score`, `Embed`,
+    `Tokenize`, `Load` and `Occupied`.
 
     max_open: requests running and waiting; one more is refused before its messages are rendered.
     mail: where the core delivers.
@@ -100,22 +114,63 @@ class Front:
         Raises UnknownModelError, OverloadedError, RenderError, ContextLengthError, EngineDownError or
         RequestError before the first delta.
         """
-        model, sampling = self._roster.decoder(request.model), request.sampling
+        known = self._roster.decoder(request.model)
+        context, tokenizer = known.opened.served.context, known.tokenizer
         with self._place():
-            prompt = await asyncio.to_thread(_prompt, request, model)
-            # Nothing waits from here to the submission: one version of an adapter answers the request.
-            now = self._roster.now(request.model, model)
-            with self._asked(Answering(now.model, prompt, sampling, now.adapter)) as events:
-                deltas, places = list[Delta](), Places()
-                if sampling.prompt_logprobs is not None:
-                    deltas, places = await _prompt_read(events, model.tokenizer)
-                usage = None
-                while usage is None:
-                    for delta in deltas or await _next(events):
-                        usage = delta.usage
-                        yield replace(delta, prompt_logprobs=places) if places else delta
-                        places = ()
-                    deltas = []
+            asked = await asyncio.to_thread(asked_to_chat, request, tokenizer, context)
+            telling = Telling(asked, request, tokenizer)
+            deltas = self._answers(request, known, asked)
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    if (told := telling.told(delta)) is not None:
+                        yield told
+
+    async def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        """How a text goes on. Raises and ends as `chat` does."""
+        known = self._roster.decoder(request.model)
+        context, tokenizer = known.opened.served.context, known.tokenizer
+        with self._place():
+            asked = await asyncio.to_thread(asked_to_complete, request, tokenizer, context)
+            deltas = self._answers(request, known, asked)
+            async with aclosing(deltas):
+                async for delta in deltas:
+                    yield delta
+
+    async def _answers(
+        self, request: ChatRequest | CompleteRequest, known: Known, asked: Asked
+    ) -> AsyncGenerator[Delta, None]:
+        sampling = asked.sampling
+        # Nothing waits from here to the submission: one version of an adapter answers the request.
+        now = self._roster.now(request.model, known)
+        work = Answering(
+            now.model, asked.prompt, sampling, now.adapter, asked.prediction, request.priority, asked.shown
+        )  # fmt: skip
+        with self._asked(work) as events:
+            first = Delta(prompt_ids=asked.prompt if sampling.token_ids else ())
+            deltas = list[Delta]()
+            if sampling.prompt_logprobs is not None:
+                deltas, places = await _prompt_read(events, known.tokenizer)
+                first = replace(first, prompt_logprobs=places)
+            if sampling.max_tokens == 0:
+                deltas = _unanswered(sampling.n, len(asked.prompt))
+            usage = None
+            while usage is None:
+                for delta in deltas or await _next(events):
+                    usage = delta.usage
+                    yield replace(delta, prompt_logprobs=first.prompt_logprobs, prompt_ids=first.prompt_ids)
+                    first = Delta()
+                deltas = []
+
+    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized:
+        """The ids of a text, or of a chat's prompt. Raises UnknownModelError, RenderError or RequestError."""
+        known = self._roster.known(model)
+        return await asyncio.to_thread(_tokenized, text, known)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """The text of token ids, special tokens included. Raises UnknownModelError or RequestError."""
+        tokenizer = self._roster.decoder(model).tokenizer
+        check_ids("tokens", ids, tokenizer.vocab_size)
+        return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False)
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """log P(answer | history) of each answer. Raises as `chat` does."""
@@ -126,7 +181,10 @@ class Front:
             rows = await asyncio.to_thread(_scored_rows, history, answers, known)
             now = self._roster.now(model, known)
             with self._asked(Scoring(now.model, rows, now.adapter)) as events:
-                return tuple(await _next(events))
+                found = await _next(events)
+                return tuple(
+                    replace(each, read=len(row.token_ids)) for each, row in zip(found, rows, strict=True)
+                )
 
     async def embed(
         self, model: str, texts: Sequence[Text], *, normalize: bool = True, dimensions: int | None = None
@@ -172,6 +230,12 @@ class Front:
         Raises UnknownModelError, and RequestError where the name is a whole model's.
         """
         self._retire(self._roster.remove(name))
+
+    async def occupancy(self) -> tuple[Occupancy, ...]:
+        """How busy the models are. Raises EngineDownError."""
+        with self._asked(Looking()) as events:
+            found: tuple[Occupancy, ...] = await _next(events)
+            return found
 
     async def aclose(self) -> None:
         """End the core; open requests get an error."""
@@ -241,11 +305,23 @@ def _told(read: PromptRead, vocabulary: Vocabulary) -> Places:
     return ((), *shown)
 
 
-def _prompt(request: ChatRequest, model: Known) -> tuple[int, ...]:
-    prompt = render_prompt(request.conversation, model.tokenizer)
-    _check_length(prompt, model.opened.served.context)
-    _check_ids(request.sampling, model.tokenizer.vocab_size)
-    return prompt
+def _unanswered(n: int, prompt_tokens: int) -> list[Delta]:
+    """What is said where no token is asked for."""
+    ends = [Delta(i, finish_reason="length") for i in range(n)]
+    return [*ends[:-1], replace(ends[-1], usage=Usage(prompt_tokens))]
+
+
+def _tokenized(text: str | ChatRequest, known: AnyKnown) -> Tokenized:
+    if isinstance(known, KnownEncoder):
+        if not isinstance(text, str):
+            raise UnsupportedError(
+                "this model is an encoder, which has no chat: send a prompt", param="messages"
+            )
+        ids, pieces = tuple(known.reader.tokenizer.encode(text)), ()
+        return Tokenized(ids, pieces, known.reader.context)
+    tokenizer = known.tokenizer
+    ids = tokenizer.encode_text(text) if isinstance(text, str) else prompt_of(text, tokenizer)
+    return Tokenized(ids, tokenizer.pieces(ids), known.opened.served.context)
 
 
 def _scored_rows(history: Conversation, answers: Sequence[str], model: Known) -> tuple[Rendered, ...]:
@@ -253,22 +329,5 @@ def _scored_rows(history: Conversation, answers: Sequence[str], model: Known) ->
     for answer in answers:
         messages = (*history.messages, Message("assistant", answer))
         rows.append(render(replace(history, messages=messages), model.tokenizer, mask="last"))
-        _check_length(rows[-1].token_ids, model.opened.served.context)
+        check_length(rows[-1].token_ids, model.opened.served.context)
     return tuple(rows)
-
-
-def _check_length(ids: Sequence[int], context: int) -> None:
-    if len(ids) > context:
-        raise ContextLengthError(len(ids), context)
-
-
-def _check_ids(sampling: Sampling, vocabulary: int) -> None:
-    """Raises RequestError where a request names a token that the model does not have."""
-    named = {"logit_bias": [i for i, _ in sampling.logit_bias], "stop_token_ids": sampling.stop_token_ids}
-    for field, ids in named.items():
-        for token in ids:
-            if not 0 <= token < vocabulary:
-                raise RequestError(
-                    f"{field}: token {token} does not exist: the model's tokens are 0 to {vocabulary - 1}",
-                    param=field,
-                )

@@ -20,12 +20,14 @@ from dialoop.engine.wire import (
     Deliver,
     Embedding,
     Loading,
+    Looking,
     Scoring,
     Shelved,
     Unloading,
     Work,
 )
 from dialoop.engine.worker import Job, Worker
+from dialoop.types import Occupancy
 
 COMPILING = 4
 """Requests whose grammars are made ready side by side."""
@@ -95,6 +97,9 @@ class LocalCore:
 
     def submit(self, number: int, work: Work) -> None:
         """Begin `work`, at once unless a grammar must be compiled or an adapter be read first."""
+        if isinstance(work, Looking):
+            self._deliver([(number, self._occupancy())])
+            return
         self._wanted.add(number)
         lane = self._lane[work.model]
         if isinstance(work, Answering) and work.sampling.grammar is not None:
@@ -116,6 +121,11 @@ class LocalCore:
         self._compiling.shutdown()
         self._worker.close()
 
+    def _occupancy(self) -> tuple[Occupancy, ...]:
+        """Each model in memory, under the first of its names."""
+        named = {lane: name for name, lane in reversed(self._lane.items())}
+        return tuple(self._worker.occupancy(lane, name) for lane, name in named.items())
+
     def _begin(self, number: int, work: Answering | Scoring | Embedding) -> None:
         try:
             self._worker.submit(self._lane[work.model], *self._jobs(number, work))
@@ -129,20 +139,26 @@ class LocalCore:
         if isinstance(work, Embedding):
             return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
         sampling = work.sampling
-        best = Best(sampling.n) if sampling.made > sampling.n else None
-        job = Job(number, self._rows(work), best)
-        if sampling.prompt_logprobs is None:
-            return [job]
-        return [PromptJob(number, work.adapter, work.prompt, sampling.prompt_logprobs), job]
+        jobs: list[Job | SideJob[Any]] = []
+        if sampling.prompt_logprobs is not None:
+            jobs.append(PromptJob(number, work.adapter, work.prompt, sampling.prompt_logprobs))
+        if sampling.max_tokens != 0:
+            best = Best(sampling.n) if sampling.made > sampling.n else None
+            jobs.append(Job(number, self._rows(work), best))
+        return jobs
 
     def _rows(self, work: Answering) -> list[Row]:
         loaded, sampling = self._decoders[work.model], work.sampling
+        tokenizer = loaded.tokenizer
         limit = room(len(work.prompt), loaded.served.context, sampling.max_tokens)
-        grammars = self._grammars[loaded.tokenizer]
+        grammar, grammars = sampling.grammar, self._grammars[tokenizer]
+        bad = [tokenizer.encode(text) for word in sampling.bad_words for text in (word, f" {word}")]
         return [
             Row(
-                work.prompt, sampling, i, vocabulary=loaded.tokenizer, limit=limit, owner=work.adapter,
-                constraint=None if sampling.grammar is None else grammars.constraint(sampling.grammar),
+                work.prompt, sampling, i, vocabulary=tokenizer, limit=limit, owner=work.adapter,
+                constraint=None if grammar is None else grammars.constraint(grammar, limit),
+                prediction=work.prediction, priority=work.priority, bad=bad,
+                decode=tokenizer.decode_showing(work.shown) if work.shown else None,
             )
             for i in range(sampling.made)
         ]  # fmt: skip

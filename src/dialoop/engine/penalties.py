@@ -14,27 +14,43 @@ class Penalties:
     """One row's changes; it counts the tokens as they come, so that a step costs the same at any length.
 
     ends: tokens that would end the answer, kept out until it has `min_tokens`.
+    bad: sequences of tokens whose last one never follows the others.
     """
 
-    def __init__(self, sampling: Sampling, prompt: Sequence[int], ends: Collection[int]) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        ends: Collection[int],
+        bad: Sequence[Sequence[int]] = (),
+    ) -> None:
         self._sampling = sampling
         self._prompt = prompt
         self._ends = torch.tensor(sorted(ends), dtype=torch.long)
         self._bias_ids = torch.tensor([i for i, _ in sampling.logit_bias], dtype=torch.long)
         self._bias = torch.tensor([value for _, value in sampling.logit_bias])
+        self._allowed = torch.tensor(sampling.allowed_token_ids, dtype=torch.long)
+        self._bad = [(list(each[:-1]), each[-1]) for each in bad if each]
         self._answer: list[int] = []
         self._counts: Tensor | None = None
         self._seen: Tensor | None = None
 
     @classmethod
-    def of(cls, sampling: Sampling, prompt: Sequence[int], ends: Collection[int]) -> Penalties | None:
+    def of(
+        cls,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        ends: Collection[int],
+        bad: Sequence[Sequence[int]] = (),
+    ) -> Penalties | None:
         """None where the request asks for no change."""
         neutral = Sampling()
         names = (
             "logit_bias", "min_tokens", "repetition_penalty", "presence_penalty", "frequency_penalty",
+            "allowed_token_ids",
         )  # fmt: skip
         asked = any(getattr(sampling, name) != getattr(neutral, name) for name in names)
-        return cls(sampling, prompt, ends) if asked else None
+        return cls(sampling, prompt, ends, bad) if asked or bad else None
 
     def add(self, token: int) -> None:
         """The row goes on with `token`."""
@@ -52,6 +68,12 @@ class Penalties:
             self._penalise(logits)
         if len(self._answer) < sampling.min_tokens and len(self._ends):
             logits[self._ends.to(logits.device)] = -torch.inf
+        if len(self._allowed):
+            kept = logits[self._allowed.to(logits.device)]
+            logits.fill_(-torch.inf)[self._allowed.to(logits.device)] = kept
+        for before, last in self._bad:
+            if self._answer[len(self._answer) - len(before) :] == before:
+                logits[last] = -torch.inf
 
     def _penalise(self, logits: Tensor) -> None:
         counts, seen = self._history(logits)

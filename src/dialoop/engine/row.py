@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dialoop.engine.constrain import Constraint
 from dialoop.engine.detokenize import Detokenizer, Vocabulary, bytes_of
@@ -16,7 +16,9 @@ class Row:
     """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit.
 
     owner: the adapter that answers, "" = the model itself.  cached: tokens of the prompt that did not have
-    to be read.
+    to be read.  prediction: tokens that the answer may go along.  accepted, rejected: those of it that were
+    drafted and came true, and the others.  bad: as in `Penalties`.
+    decode: instead of the vocabulary's own, which shows no special token.
     """
 
     def __init__(
@@ -29,6 +31,10 @@ class Row:
         limit: int,
         constraint: Constraint | None = None,
         owner: str = "",
+        prediction: Sequence[int] = (),
+        priority: int = 0,
+        bad: Sequence[Sequence[int]] = (),
+        decode: Callable[[Sequence[int]], str] | None = None,
     ) -> None:
         self.prompt = prompt
         self.sampling = sampling
@@ -40,13 +46,17 @@ class Row:
         self.finish_reason: FinishReason | None = None
         own_ends = frozenset() if sampling.ignore_eos else vocabulary.stop_ids
         self._ends = own_ends | set(sampling.stop_token_ids)
-        self.penalties = Penalties.of(sampling, prompt, self._ends)
+        self.penalties = Penalties.of(sampling, prompt, self._ends, bad)
         self.constraint = constraint
         self.owner = owner
+        self.priority = priority
+        self.prediction = prediction
+        self.accepted = self.rejected = 0
         self.limit = limit
         self._vocabulary = vocabulary
-        self._detokenizer = Detokenizer(vocabulary.decode)
-        self._scanner = StopScanner(sampling.stop)
+        self._detokenizer = Detokenizer(decode or vocabulary.decode)
+        self._scanner = StopScanner(sampling.stop, keep=sampling.include_stop)
+        self._told_ids = 0
         self._logprobs: list[TokenLogprob] = []
 
     def accept(self, choice: Choice) -> str:
@@ -57,7 +67,8 @@ class Row:
         if self.penalties is not None:
             self.penalties.add(token)
         if token in self._ends:
-            return self._finish("stop", "")
+            hurried = self.constraint is not None and self.constraint.hurried
+            return self._finish("length" if hurried else "stop", "")
         if self.constraint is not None:
             self.constraint.add(token)
         if choice.logprob is not None and self.sampling.logprobs is not None:
@@ -70,7 +81,7 @@ class Row:
                 self.finish_reason = "stop"
                 return text
         if self.constraint is not None and self.constraint.ended:
-            return self._finish("stop", text)
+            return self._finish("length" if self.constraint.hurried else "stop", text)
         if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text
@@ -84,6 +95,11 @@ class Row:
         """Those of the tokens accepted since the last call."""
         taken, self._logprobs = tuple(self._logprobs), []
         return taken
+
+    def take_ids(self) -> tuple[int, ...]:
+        """Those accepted since the last call, where they were asked for."""
+        start, self._told_ids = self._told_ids, len(self.tokens)
+        return tuple(self.tokens[start:]) if self.sampling.token_ids else ()
 
     def _told(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
         return TokenLogprob(token, bytes_of(token, self._vocabulary), logprob, top)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from dialoop.engine.sampler import Choice, choose
 from dialoop.engine.scheduler import Piece, Scheduler, Tokens
 from dialoop.engine.wire import Ranked
 from dialoop.models.adapters import Adapters
-from dialoop.types import Precision, Scored
+from dialoop.types import Occupancy, Precision, Scored
 
 
 class Running:
@@ -47,8 +47,9 @@ class Running:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
         self._runner = runner_of(model, blocks, rows=max_rows, adapters=self.adapters, precision=precision)
+        self._blocks = Blocks(blocks, BLOCK)
         self._scheduler = Scheduler(
-            Blocks(blocks, BLOCK), step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
+            self._blocks, step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares
         )
         self._step_tokens = step_tokens
         self._speculate = speculate and self._runner.shares
@@ -64,10 +65,20 @@ class Running:
         """How often a sequence had to give its blocks up, to be computed again."""
         return self._scheduler.preemptions
 
+    def occupancy(self, model: str) -> Occupancy:
+        """From any thread: lengths and counters only."""
+        plan = self._scheduler
+        return Occupancy(
+            model, len(plan.running), len(plan.waiting), self._blocks.used, plan.looked_up, plan.found,
+            plan.preemptions,
+        )  # fmt: skip
+
     def add(self, row: Row) -> None:
         """A new answer waits for its turn."""
         longest = len(row.prompt) + row.limit if self._speculate else None
-        tokens = Tokens(row.prompt, owner=row.owner, longest=longest)
+        tokens = Tokens(
+            row.prompt, priority=row.priority, owner=row.owner, longest=longest, prediction=row.prediction
+        )
         self._row[tokens] = row
         self._scheduler.add(tokens)
 
@@ -96,6 +107,8 @@ class Running:
             if turn.row.constraint is not None:
                 turn.row.constraint.begin()
         _speak(self._runner.logits(pieces), list(turns.values()))
+        for turn in turns.values():
+            turn.count()
         for piece in pieces:
             self._scheduler.done(piece, turns[piece.tokens].said if piece.last else ())
         return [(turn.row, turn.text) for turn in turns.values()]
@@ -140,6 +153,14 @@ class Turn:
         self.text += self.row.accept(choice)
         right = self.draft[len(self.said) - 1 : len(self.said)] == (choice.token,)
         return right and self.row.finish_reason is None
+
+    def count(self) -> None:
+        """What came true of a draft, for a row with a prediction."""
+        if self.row.prediction:
+            pairs = zip(self.said, self.draft, strict=False)
+            right = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            self.row.accepted += right
+            self.row.rejected += len(self.draft) - right
 
 
 def _speak(logits: Tensor, turns: list[Turn]) -> None:

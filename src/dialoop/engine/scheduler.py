@@ -33,14 +33,21 @@ class Tokens:
 
     priority: lower goes first.  owner: what else than the tokens decides their keys and values, such as an
     adapter.  longest: the most tokens that it may come to; drafts are made where that is told.
+    prediction: as in `Lookup`.
     cached: tokens that were found computed when it was first admitted.
     """
 
     def __init__(
-        self, prompt: Sequence[int], *, priority: int = 0, owner: str = "", longest: int | None = None
+        self,
+        prompt: Sequence[int],
+        *,
+        priority: int = 0,
+        owner: str = "",
+        longest: int | None = None,
+        prediction: Sequence[int] = (),
     ) -> None:
         self.ids = list(prompt)
-        self.lookup = None if longest is None else Lookup(self.ids, longest)
+        self.lookup = None if longest is None else Lookup(self.ids, longest, prediction)
         self.priority = priority
         self.owner = owner
         self.place = 0
@@ -78,6 +85,7 @@ class Scheduler:
 
     step_tokens: the most tokens of one step.  max_running: the most sequences of one step.
     sharing: sequences that begin alike hold the same blocks.
+    looked_up, found: tokens of prompts that blocks were looked for, and for which there were some.
     """
 
     def __init__(self, blocks: Blocks, *, step_tokens: int, max_running: int, sharing: bool = True) -> None:
@@ -90,6 +98,7 @@ class Scheduler:
         self.waiting: list[Tokens] = []
         self.running: list[Tokens] = []
         self.preemptions = 0
+        self.looked_up = self.found = 0
 
     def add(self, tokens: Tokens) -> None:
         """A new sequence waits its turn."""
@@ -190,7 +199,10 @@ class Scheduler:
         self._blocks.hold(known)
         tokens.blocks = known + self._blocks.take(wanted)
         tokens.computed = len(known) * self._blocks.size
-        tokens.cached = tokens.computed if tokens.cached is None else tokens.cached
+        if tokens.cached is None:
+            tokens.cached = tokens.computed
+            self.looked_up += len(tokens.ids)
+            self.found += tokens.computed
         for key in tokens.keys[len(known) :]:
             self._coming.setdefault(key, tokens)
         self.waiting.remove(tokens)

@@ -9,19 +9,22 @@ class StopScanner:
     """Lets text through until a stop string is complete, and holds back only what may become one.
 
     Of several stops the one that is complete first wins, the longest of those that end together.
+    keep: the stop string is let through too.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, keep: bool = False) -> None:
+        self._keep = keep
         self._stops = tuple(stop for stop in stops if stop)
         self._held = ""
 
     def push(self, text: str) -> tuple[str, bool]:
-        """The text that is certain, and whether a stop string was met (it is cut off, with all after it)."""
+        """The text that is certain, and whether a stop string was met; it ends there."""
         held = self._held + text
         found = [(held.find(stop) + len(stop), held.find(stop)) for stop in self._stops if stop in held]
         if found:
             self._held = ""
-            return held[: min(found)[1]], True
+            end, start = min(found)
+            return held[: end if self._keep else start], True
         keep = self._beginning(held)
         self._held = held[len(held) - keep :]
         return held[: len(held) - keep], False

@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypedDict
 from dialoop.chat.render import Rendered
 from dialoop.engine.reader import Wanted
 from dialoop.errors import DialoopError
-from dialoop.types import Delta, ModelRef, Precision, Sampling, Served, TokenLogprob, Usage
+from dialoop.types import CallDelta, Delta, ModelRef, Precision, Sampling, Served, TokenLogprob, Usage
 
 Event = object
 """A step's deltas of one request, what other work finds, or, an Exception, why it ended."""
@@ -52,6 +52,8 @@ class Opened:
 class Answering:
     """A chat request in token ids, to a model and the adapter of this key beside it, "" = none.
 
+    prediction: tokens that the answer may go along.  priority: lower goes first.  shown: special tokens that
+    the answer's text shows. With max_tokens 0 the prompt alone is read.
     Its events are lists of deltas, and one `PromptRead` where the prompt's log-probabilities are asked for.
     """
 
@@ -59,6 +61,9 @@ class Answering:
     prompt: tuple[int, ...]
     sampling: Sampling
     adapter: str = ""
+    prediction: tuple[int, ...] = ()
+    priority: int = 0
+    shown: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,12 @@ class Unloading:
     adapter: str
 
 
-Work = Answering | Scoring | Embedding | Loading | Unloading
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """How busy are the models? Answered at once, beside the steps. Its event: an `Occupancy` a model."""
+
+
+Work = Answering | Scoring | Embedding | Loading | Unloading | Looking
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ def _by_fields(cls: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 class _Pickler(pickle.Pickler):
     """Frozen slotted dataclasses pickle five times slower by themselves: these come by the thousand."""
 
-    dispatch_table = {cls: _by_fields(cls) for cls in (Delta, TokenLogprob, Usage)}  # noqa: RUF012
+    dispatch_table = {cls: _by_fields(cls) for cls in (CallDelta, Delta, TokenLogprob, Usage)}  # noqa: RUF012
 
 
 def _pickled(frame: Any) -> bytes:

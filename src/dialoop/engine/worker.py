@@ -18,7 +18,7 @@ from dialoop.engine.running import Running, StepError
 from dialoop.engine.shelf import Shelf, read_again, shelve
 from dialoop.engine.wire import Deliver, Event, Loading, Said, Shelved
 from dialoop.models.adapters import Adapters, Lora
-from dialoop.types import Delta, Usage
+from dialoop.types import Delta, Occupancy, Usage
 
 
 @dataclass(eq=False, slots=True)
@@ -49,16 +49,24 @@ class Job:
         return (delta,) if self.best is None else self.best.push(row, delta)
 
     def _delta(self, row: Row, text: str) -> Delta | None:
-        logprobs = row.take_logprobs()
+        logprobs, ids = row.take_logprobs(), row.take_ids()
+        if row.finish_reason is None and not (text or logprobs or ids):
+            return None
+        delta = Delta(row.index, text, row.finish_reason, logprobs=logprobs, token_ids=ids)
         if row.finish_reason is None:
-            return Delta(row.index, text, logprobs=logprobs) if text or logprobs else None
+            return delta
         self.left -= 1
-        delta = Delta(row.index, text, row.finish_reason, logprobs=logprobs)
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:
         first = self.rows[0]
-        return Usage(len(first.prompt), sum(len(row.tokens) for row in self.rows), first.cached)
+        return Usage(
+            len(first.prompt),
+            sum(len(row.tokens) for row in self.rows),
+            first.cached,
+            accepted_tokens=sum(row.accepted for row in self.rows),
+            rejected_tokens=sum(row.rejected for row in self.rows),
+        )
 
 
 class Lane:
@@ -118,6 +126,11 @@ class Lane:
     @property
     def busy(self) -> bool:
         return bool(self._jobs) or self._beside.busy
+
+    def occupancy(self, model: str) -> Occupancy:
+        """From any thread, beside the steps: a sum may be one job out."""
+        seen = self._running.occupancy(model)
+        return replace(seen, waiting=seen.waiting + len(self._line))
 
     def advance(self) -> Said:
         """One step and what it says; a failure ends the jobs that took part in it, no others.
@@ -239,6 +252,11 @@ class Worker:
     def load(self, model: int, number: int, work: Loading) -> None:
         """Read a new adapter beside the steps; its lane says what is known of it."""
         self._reading.submit(self._load, model, number, work)
+
+    def occupancy(self, model: int, name: str) -> Occupancy:
+        """How busy a model is, from any thread."""
+        lane = self._lanes[model]
+        return lane.occupancy(name) if isinstance(lane, Lane) else Occupancy(name, running=int(lane.busy))
 
     def close(self) -> None:
         """End the thread after its current step; jobs that were not done get an error."""

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
 
 from dialoop import __version__
+from dialoop.access.account import RATE_HEADERS
+from dialoop.access.keyring import Keyring
+from dialoop.access.ledger import Ledger
 from dialoop.errors import UnknownModelError
+from dialoop.safety.moderated import Moderated
+from dialoop.safety.policy import Policy, SafetySettings
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
+from dialoop.serve.admission import Admission, Doors
+from dialoop.serve.background import Work, working
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.completions import completion_routes
 from dialoop.serve.embeddings import embedding_routes
-from dialoop.serve.errors import install
-from dialoop.serve.fields import body_definitions
-from dialoop.serve.guard import Guard
-from dialoop.serve.wire import model_to_openai
+from dialoop.serve.errors import CatchAll, install
+from dialoop.serve.fields import ChatBody, CompletionBody, body_definitions
+from dialoop.serve.files import file_routes, keep_house
+from dialoop.serve.guard import Guard, Locks
+from dialoop.serve.idempotency import Idempotency
+from dialoop.serve.metrics import Metrics, metrics_routes
+from dialoop.serve.moderation import moderation_routes, recorder
+from dialoop.serve.observe import Observer
+from dialoop.serve.reply import model_to_openai
+from dialoop.serve.scoring import scoring_routes
+from dialoop.serve.tokens import token_routes
+from dialoop.serve.watched import watched
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
 
@@ -31,18 +50,42 @@ def make_app(
     body_seconds: float = 30.0,
     adapters: AdapterFolders | None = None,
     store: Store | None = None,
+    max_file_bytes: int = 512 * 2**20,
+    max_open: int | None = None,
+    cors_origins: Sequence[str] = (),
+    log_requests: bool = False,
+    safety: SafetySettings = SafetySettings(),  # noqa: B008
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
-    api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
+    api_key: opens everything; with one, or with keys in the store, every request but those of OPEN_PATHS must
+    bring one.  hosts: Host names accepted as long as no key is asked for, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
-    by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
+    by request, None = nowhere.  store: where requests keep data and keys lie; closed at shutdown, None = they
+    keep none.  max_file_bytes: a longer file is refused.
+    max_open: requests to models that may be open, None = as many as the engine allows.
+    cors_origins: web pages that may ask from a browser, "*" = all.  log_requests: a line for each request.
+    safety: the moderation filter.
     """
+    metrics, doors = Metrics(), Doors(max_open)
+    ledger = None if store is None else Ledger(store.key_book)
+    engine = watched(engine, metrics)
+    policy = Policy.of(safety)
+    chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
+
+    works: list[Work] = []
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        yield
+        writing = asyncio.create_task(ledger.write_regularly()) if ledger else None
+        async with working(works):
+            yield
         await engine.aclose()
+        if ledger and writing:
+            writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await writing
+            await ledger.write()
         if store is not None:
             store.close()
 
@@ -51,15 +94,44 @@ def make_app(
         redirect_slashes=False,
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-    app.include_router(chat_routes(engine, **bounds))
+    app.include_router(chat_routes(chat, **bounds))
+    app.include_router(completion_routes(chat, **bounds))
+    app.include_router(moderation_routes(policy, **bounds))
+    app.include_router(token_routes(engine, **bounds))
+    app.include_router(scoring_routes(engine, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
-    app.include_router(_service_routes(engine))
-    _describe(app, body_definitions())
+    app.include_router(_service_routes(engine, doors))
+    app.include_router(metrics_routes(engine, metrics))
+    if store is not None:
+        app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
+        works.append(partial(keep_house, store))
+    _describe(app, body_definitions(ChatBody, CompletionBody))
     install(app)
-    app.add_middleware(Guard, api_key=api_key, hosts=hosts, project=store.project if store else "")
+    # The last that is added is the first that a request comes to.
+    if store is not None:
+        app.add_middleware(
+            Idempotency, replies=lambda project: store.of(project).replies, max_bytes=max_body_bytes,
+            seconds=body_seconds,
+        )  # fmt: skip
+    app.add_middleware(Admission, doors=doors)
+    keyring = Keyring(store.key_book) if store else None
+    project = store.project if store else ""
+    app.add_middleware(Guard, locks=Locks(api_key, hosts, project, keyring, ledger))
+    app.add_middleware(CatchAll)
+    app.add_middleware(Observer, metrics=metrics, logged=log_requests)
+    if cors_origins:
+        _allow_browsers(app, cors_origins)
+    app.state.doors = doors
     return app
+
+
+def _allow_browsers(app: FastAPI, origins: Sequence[str]) -> None:
+    app.add_middleware(
+        CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"], max_age=600,
+        expose_headers=["x-request-id", "retry-after", "x-should-retry", *RATE_HEADERS],
+    )  # fmt: skip
 
 
 def _catalogue_routes(catalogue: Catalogue) -> APIRouter:
@@ -81,14 +153,21 @@ def _catalogue_routes(catalogue: Catalogue) -> APIRouter:
     return router
 
 
-def _service_routes(engine: Engine) -> APIRouter:
+def _service_routes(engine: Engine, doors: Doors) -> APIRouter:
     router = APIRouter()
+
+    def condition() -> Condition:
+        return engine.health() if isinstance(engine, Health) else "ok"
 
     @router.get("/health")
     async def health() -> JSONResponse:
         """200 while the engine can answer, 503 while it is starting or has failed."""
-        status: Condition = engine.health() if isinstance(engine, Health) else "ok"
-        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
+        return _said(condition())
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        """200 while new work is taken, 503 where the engine cannot answer or the server is ending."""
+        return _said("draining" if doors.draining else condition())
 
     @router.get("/version")
     async def version() -> dict[str, str]:
@@ -96,6 +175,10 @@ def _service_routes(engine: Engine) -> APIRouter:
         return {"version": __version__}
 
     return router
+
+
+def _said(status: str) -> JSONResponse:
+    return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
 
 def _describe(app: FastAPI, definitions: Mapping[str, Any]) -> None:

@@ -19,27 +19,31 @@ async def read_json(request: Request, *, max_bytes: int, seconds: float) -> dict
     Raises HttpError: 400 (not one unambiguous JSON object in UTF-8), 408 (slower than `seconds`),
     413 (more than `max_bytes`), 415 (another type or a compressed body).
     """
-    _check_headers(request, max_bytes)
+    _check_headers(request)
+    return parse_object(await read_body(request, max_bytes=max_bytes, seconds=seconds))
+
+
+async def read_body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+    """The body. Raises HttpError: 400 (cut off), 408 (slower than `seconds`), 413 (more than `max_bytes`)."""
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length[:20]) > max_bytes:
+        raise _too_large(max_bytes)
     try:
         async with asyncio.timeout(seconds):
-            raw = await _read(request, max_bytes)
+            return await _read(request, max_bytes)
     except TimeoutError:
         raise HttpError(408, f"the body took longer than {seconds:g} s: send it faster") from None
     except ClientDisconnect:
         raise HttpError(400, "the body ended early: send all of it") from None
-    return parse_object(raw)
 
 
-def _check_headers(request: Request, max_bytes: int) -> None:
+def _check_headers(request: Request) -> None:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HttpError(415, f"content-type is {echo(kind)}: send application/json")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
         raise HttpError(415, f"content-encoding is {echo(encoding)}: send the body uncompressed")
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > max_bytes:
-        raise _too_large(max_bytes)
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

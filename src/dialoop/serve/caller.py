@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from fastapi import Request
 
+from dialoop.access.caller import Caller
 
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """project: whose files, jobs and stored completions a request sees and adds to.
-
-    key: the id of the key that came with it, None where the server asks for none.
-    """
-
-    project: str
-    key: str | None = None
+__all__ = ["Caller", "answering", "caller_of", "here"]
 
 
 def caller_of(request: Request) -> Caller:
@@ -23,3 +18,21 @@ def caller_of(request: Request) -> Caller:
     caller = request.scope["state"]["caller"]
     assert isinstance(caller, Caller)
     return caller
+
+
+_here: ContextVar[tuple[Caller, str]] = ContextVar("dialoop-request")
+
+
+@contextmanager
+def answering(caller: Caller, request_id: str) -> Iterator[None]:
+    """What happens within belongs to that request: for what lies below the routes, which see none."""
+    token = _here.set((caller, request_id))
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+def here() -> tuple[Caller, str]:
+    """Who sent the request that is being answered, and its id."""
+    return _here.get()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -14,8 +13,10 @@ from starlette.responses import Response
 from dialoop.serve.body import read_json
 from dialoop.serve.connection import ClientGoneError, EventStream, while_connected
 from dialoop.serve.errors import http_error
+from dialoop.serve.events import DONE, event
 from dialoop.serve.fields import body_schema
-from dialoop.serve.wire import ParsedChat, Reply, parse_chat
+from dialoop.serve.reply import Reply
+from dialoop.serve.wire import ParsedChat, parse_chat
 from dialoop.types import Chat, Delta, fold
 
 Deltas = AsyncGenerator[Delta, None]
@@ -50,7 +51,11 @@ async def _stream(chat: ParsedChat, deltas: Deltas, request: Request) -> Respons
 
 
 def _reply(chat: ParsedChat) -> Reply:
-    return Reply(chat.request.model, chat.request.sampling.logprobs is not None, chat.echo)
+    sampling = chat.request.sampling
+    return Reply(
+        chat.request.model, sampling.logprobs is not None, chat.echo, chat.older, sampling.token_ids,
+        chat.metadata, chat.padded,
+    )  # fmt: skip
 
 
 async def _first(deltas: AsyncIterator[Delta]) -> Delta:
@@ -66,22 +71,18 @@ async def _events(chat: ParsedChat, first: Delta, deltas: Deltas) -> AsyncGenera
             async for delta in _with(first, deltas):
                 if delta.index not in opened:
                     opened.add(delta.index)
-                    yield _event({**reply.opening(delta.index), **extra})
+                    yield event({**reply.opening(delta.index, delta), **extra})
                 for chunk in reply.chunks(delta):
-                    yield _event({**chunk, **extra})
+                    yield event({**chunk, **extra})
                 if delta.usage is not None and chat.include_usage:
-                    yield _event(reply.usage(delta.usage))
+                    yield event(reply.usage(delta.usage))
         except Exception as error:
-            yield _event(http_error(error).body)
+            yield event(http_error(error).body)
             return
-    yield b"data: [DONE]\n\n"
+    yield DONE
 
 
 async def _with(first: Delta, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
     yield first
     async for delta in deltas:
         yield delta
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

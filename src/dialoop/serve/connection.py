@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 T = TypeVar("T")
 
@@ -39,25 +39,41 @@ async def _hang_up(receive: Receive) -> None:
         pass
 
 
-class EventStream(Response):
-    """Server-sent events; the generator is closed at once when the client hangs up."""
+class ByteStream(Response):
+    """A body sent as it is made. Errors before its first piece are real statuses.
 
-    media_type = "text/event-stream"
+    The generator is closed at once when the client hangs up.
+    """
 
-    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
-        del self.headers["content-length"]
-        self._events = events
+    def __init__(self, pieces: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=dict(headers))
+        if "content-length" not in headers:
+            del self.headers["content-length"]
+        self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._events):
+        async with aclosing(self._pieces):
             try:
                 await while_connected(receive, self._send(send))
             except (ClientGoneError, OSError):
                 return
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for event in self._events:
-            await send({"type": "http.response.body", "body": event, "more_body": True})
+        start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        async for piece in self._pieces:
+            if start:
+                await send(start)
+                start = {}
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if start:
+            await send(start)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EventStream(ByteStream):
+    """Server-sent events."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, {"cache-control": "no-cache", "x-accel-buffering": "no"})

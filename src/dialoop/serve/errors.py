@@ -14,14 +14,18 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dialoop.errors import (
+    ContentFilterError,
     ContextLengthError,
     DialoopError,
     EngineDownError,
     OverloadedError,
+    QuotaError,
     RenderError,
     RequestError,
     UnknownModelError,
+    UnknownRecordError,
     UnsupportedError,
+    echo,
 )
 
 log = logging.getLogger("dialoop.serve")
@@ -30,7 +34,9 @@ _CODES: dict[type[DialoopError], tuple[int, str | None]] = {
     UnknownModelError: (404, "model_not_found"),
     ContextLengthError: (400, "context_length_exceeded"),
     UnsupportedError: (400, "unsupported"),
+    ContentFilterError: (400, "content_filter"),
     OverloadedError: (429, "rate_limit_exceeded"),
+    QuotaError: (429, "insufficient_quota"),
     EngineDownError: (503, "engine_down"),
 }
 _HTTP: dict[int, str] = {
@@ -58,8 +64,8 @@ class HttpError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The error object."""
-        fields = {"message": self.message, "type": _kind(self.status), "param": self.param, "code": self.code}
-        return {"error": fields}
+        kind = self.code if self.code == "insufficient_quota" else _kind(self.status)
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         """The error as an HTTP response."""
@@ -73,13 +79,25 @@ def http_error(error: Exception) -> HttpError:
     if isinstance(error, RequestError):
         status, code = _CODES.get(type(error), (400, None))
         answer = HttpError(status, str(error), param=error.param, code=code)
-        if isinstance(error, OverloadedError | EngineDownError):
+        if isinstance(error, OverloadedError | EngineDownError | QuotaError):
             answer.headers["retry-after"] = str(error.retry_after)
+        if isinstance(error, QuotaError):
+            # OpenAI's clients try a 429 again unless they are told not to.
+            answer.headers["x-should-retry"] = "false"
         return answer
+    if isinstance(error, UnknownRecordError):
+        return HttpError(404, str(error), param="id")
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
     _log(error)
     return HttpError(500, "the server failed to answer: its log says where; try again")
+
+
+def _query_error(problem: Mapping[str, Any]) -> HttpError:
+    """What is wrong with a path or query parameter."""
+    name = str(problem["loc"][-1])[:64]
+    wanted = "no such parameter" if problem["type"] == "extra_forbidden" else str(problem["msg"]).lower()
+    return HttpError(400, f"{name} = {echo(problem['input'])}: {wanted}: see /openapi.json", param=name)
 
 
 def _kind(status: int) -> str:
@@ -111,13 +129,13 @@ def install(app: FastAPI) -> None:
         return HttpError(error.status_code, message, headers=error.headers).response()
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
-        return HttpError(400, "a path or query parameter is not valid: see /openapi.json").response()
+        assert isinstance(error, RequestValidationError)
+        return _query_error(error.errors()[0]).response()
 
     app.add_exception_handler(HttpError, refused)
     app.add_exception_handler(DialoopError, refused)
     app.add_exception_handler(HTTPException, routed)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_middleware(CatchAll)
 
 
 class CatchAll:

@@ -1,8 +1,9 @@
-"""The fields of a chat completion request: honoured, accepted as hints, and not honoured yet."""
+"""The fields of completion requests: honoured, accepted as hints, and refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -19,17 +20,24 @@ _MESSAGE = {
     "type": "object",
     "required": ["role"],
     "properties": {
-        "role": {"enum": ["developer", "system", "user", "assistant", "tool"]},
+        "role": {"enum": ["developer", "system", "user", "assistant", "tool", "function"]},
         "content": {"anyOf": [{"type": "string"}, {"type": "array", "items": _TEXT_PART}, {"type": "null"}]},
         "name": {"type": "string"},
         "tool_calls": {"type": "array", "items": {"type": "object"}},
         "tool_call_id": {"type": "string"},
         "refusal": {"anyOf": [{"type": "string"}, {"type": "null"}]},
         "reasoning_content": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "reasoning": {"anyOf": [{"type": "string"}, {"type": "null"}]},
     },
 }
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
+
+
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+_TOOL_CHOICE = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}, {"type": "null"}]}
+_FUNCTION_CALL = {"anyOf": [{"enum": ["none", "auto"]}, {"type": "object"}, {"type": "null"}]}
 
 
 class StreamOptions(BaseModel):
@@ -39,8 +47,8 @@ class StreamOptions(BaseModel):
 
     include_usage: bool = False
     """One more chunk before `[DONE]` with the usage and no choices."""
-    include_obfuscation: Literal[False] = False
-    """Not supported yet by this engine: only false."""
+    include_obfuscation: bool = False
+    """Pad each chunk, so that its size tells little of its text."""
 
 
 class JsonSchemaFormat(BaseModel):
@@ -88,25 +96,31 @@ class StructuredOutputs(BaseModel):
     """A Lark grammar."""
 
 
-class ChatBody(BaseModel):
-    """The body of POST /v1/chat/completions; null means absent."""
+class Prediction(BaseModel):
+    """What the answer may look like."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    type: Literal["content"]
+    """Always content."""
+    content: (
+        str
+        | Annotated[list[Any], Field(min_length=1), WithJsonSchema({"type": "array", "items": _TEXT_PART})]
+    )
+    """The text, or its text parts."""
+
+
+class SamplingBody(BaseModel):
+    """What chat and text completions share; null means absent."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: str
     """A served model: see /v1/models."""
-    messages: Annotated[
-        list[Any], Field(min_length=1), WithJsonSchema({"type": "array", "minItems": 1, "items": _MESSAGE})
-    ]
-    """The history, oldest first. Content is text or text parts."""
     temperature: float = Field(1.0, ge=0, le=2)
     """0 always takes the most probable token."""
     top_p: float = Field(1.0, ge=0, le=1)
     """Draw from the fewest most probable tokens that together hold this much; 0 keeps one."""
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    """Longest answer in tokens; absent = to the end of the context."""
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
-    """The older name of max_completion_tokens."""
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     """Up to 4 strings; the answer ends before the first that would appear."""
     seed: int | None = Field(None, ge=-INT64, lt=INT64)
@@ -121,10 +135,6 @@ class ChatBody(BaseModel):
     """Taken off the logit of a token for each time that the answer holds it."""
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] = Field({}, max_length=1024)
     """Token id -> added to its logit, -100 to 100."""
-    logprobs: bool = False
-    """Tell each token's log-probability."""
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    """Tell so many best tokens in each place; only with logprobs."""
     logprobs_mode: Literal["raw_logprobs", "processed_logprobs"] = "raw_logprobs"
     """The model's own log-probabilities, or those drawn from: after bias, penalties, temperature, filters."""
     prompt_logprobs: int | None = Field(None, ge=0, le=20)
@@ -143,93 +153,180 @@ class ChatBody(BaseModel):
     """The model's own stop tokens do not end the answer."""
     stop_token_ids: list[Annotated[int, Field(ge=0, le=MAX_TOKENS)]] = Field([], max_length=64)
     """Tokens that end the answer and are not shown."""
-    echo: bool = False
-    """Where the last message is the assistant's, begin the answer with its text."""
+    include_stop_str_in_output: bool = False
+    """The stop string that ends the answer is its last text."""
+    bad_words: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = Field(
+        [], max_length=64
+    )
+    """Texts that are not written, as the tokenizer cuts them at a word's beginning or by themselves."""
+    allowed_token_ids: (
+        Annotated[list[Annotated[int, Field(ge=0, le=MAX_TOKENS)]], Field(min_length=1)] | None
+    ) = None
+    """No other tokens are drawn, those that end an answer included."""
+    return_token_ids: bool = False
+    """Tell the token ids of the prompt and of the answers."""
     response_format: ResponseFormat | None = None
     """What the answer must be: text, a JSON object, or JSON of a schema."""
     structured_outputs: StructuredOutputs | None = None
     """The same and more: a regular expression, a choice, a grammar."""
+    guided_json: dict[str, Any] | None = None
+    """An older name of structured_outputs.json."""
+    guided_regex: str | None = Field(None, max_length=10_000)
+    """An older name of structured_outputs.regex."""
+    guided_choice: (
+        Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)] | None
+    ) = None
+    """An older name of structured_outputs.choice."""
+    guided_grammar: str | None = Field(None, max_length=100_000)
+    """An older name of structured_outputs.grammar."""
     stream: bool = False
     """Send the answer as server-sent events while it is made."""
     stream_options: StreamOptions | None = None
     """Only with stream."""
+    prediction: Prediction | None = None
+    """What the answer may look like: where it does, several tokens come in a step. It changes no answer."""
+    priority: int = Field(0, ge=-8, le=8)
+    """Lower goes first: each step lets 64 later requests pass."""
     user: str | None = None
     """Hint: an end user's id; not used."""
+
+
+class ChatBody(SamplingBody):
+    """The body of POST /v1/chat/completions; null means absent."""
+
+    messages: Annotated[
+        list[Any], Field(min_length=1), WithJsonSchema({"type": "array", "minItems": 1, "items": _MESSAGE})
+    ]
+    """The history, oldest first. Content is text or text parts."""
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    """Longest answer in tokens, thoughts included; absent = to the end of the context."""
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
+    """The older name of max_completion_tokens."""
+    logprobs: bool = False
+    """Tell each token's log-probability."""
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    """Tell so many best tokens in each place; only with logprobs."""
+    tools: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)
+    """What may be called: functions with JSON Schema parameters, and custom tools of text or a regex."""
+    tool_choice: Annotated[Any, WithJsonSchema(_TOOL_CHOICE)] = None
+    """none, auto, required, one by name, or allowed_tools. Required calls come at once and keep to a schema."""
+    parallel_tool_calls: bool = True
+    """false = at most one call."""
+    functions: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)
+    """The older form of tools; answered with function_call."""
+    function_call: Annotated[Any, WithJsonSchema(_FUNCTION_CALL)] = None
+    """The older form of tool_choice: none, auto or {name}."""
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    """Given to templates that read reasoning_effort, enable_thinking or thinking; a hint to other models."""
+    verbosity: Literal["low", "medium", "high"] | None = None
+    """Given to templates that read verbosity; a hint to other models."""
+    chat_template_kwargs: dict[Annotated[str, StringConstraints(max_length=64)], Any] = Field(
+        {}, max_length=32
+    )
+    """Values of variables that the model's template reads; 400 for others."""
+    add_generation_prompt: bool | None = None
+    """false = the prompt does not open an answer."""
+    continue_final_message: bool = False
+    """The answer goes on where the last message, the assistant's, ends."""
+    documents: list[dict[str, Any]] = Field([], max_length=1024)
+    """Given to templates that show documents; 400 for others."""
+    echo: bool = False
+    """Where the last message is the assistant's, begin the answer with its text."""
+    store: bool = False
+    """Keep the completion."""
+    metadata: dict[MetadataKey, MetadataValue] = Field({}, max_length=16)
+    """Up to 16 pairs of text, kept with the completion and told with it."""
     safety_identifier: str | None = Field(None, max_length=64)
     """Hint: an end user's id; not used."""
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     """Hint: there is one tier, `default`, which the answer names."""
     prompt_cache_key: str | None = None
-    """Hint: not used."""
+    """Hint: not used; prompts that begin alike share their computed beginning anyway."""
     prompt_cache_options: dict[str, Any] | None = None
     """Hint: not used."""
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     """Hint: not used."""
-    prediction: dict[str, Any] | None = None
-    """Hint: not used; it may speed up an answer and never changes it."""
+
+
+_IDS = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
+_PROMPT = {
+    "anyOf": [
+        {"type": "string"}, {"type": "array", "items": {"type": "string"}},
+        _IDS, {"type": "array", "items": _IDS},
+    ]
+}  # fmt: skip
+
+
+class CompletionBody(SamplingBody):
+    """The body of POST /v1/completions; null means absent."""
+
+    prompt: Annotated[Any, WithJsonSchema(_PROMPT)]
+    """A text, texts, or the token ids of one or of several. Control tokens that a text spells are such."""
+    max_tokens: int = Field(16, ge=0, le=MAX_TOKENS)
+    """Longest answer in tokens; 0 = the prompt is only read."""
+    logprobs: int | None = Field(None, ge=0, le=5)
+    """Tell each token's log-probability and so many of the best in its place, the prompt's too with echo."""
+    echo: bool = False
+    """Begin each answer with its prompt."""
+    suffix: Literal[""] | None = None
+    """Refused: no served model fills in a middle."""
 
 
 NESTED: Mapping[str, type[BaseModel]] = {
     "stream_options": StreamOptions,
     "response_format": ResponseFormat,
     "structured_outputs": StructuredOutputs,
+    "prediction": Prediction,
 }
 """Fields that are objects with fields of their own."""
 
-NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True,),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "store": (False,),
-    "metadata": ({},),
-    "reasoning_effort": ("medium",),
-    "verbosity": ("medium",),
-    "modalities": (["text"],),
-    "audio": (),
-    "moderation": (),
-    "web_search_options": (),
-    "bad_words": ([],),
-    "allowed_token_ids": (),
-    "include_stop_str_in_output": (False,),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "return_token_ids": (False,),
-    "chat_template": (),
-    "chat_template_kwargs": ({},),
-    "add_generation_prompt": (True,),
-    "continue_final_message": (False,),
-    "documents": ([],),
-    "priority": (0,),
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A field that clients know and that is not served. neutral: values that ask for nothing."""
+
+    why: str
+    neutral: tuple[Any, ...] = ()
+
+
+REFUSED: Mapping[str, Refused] = {
+    "audio": Refused("answers are text"),
+    "modalities": Refused("answers are text", (["text"],)),
+    "web_search_options": Refused("there is no web search here, offer a tool that searches"),
+    "moderation": Refused("this server moderates by its own rules, if it has any"),
+    "chat_template": Refused("a template is code, which no request may bring; serve the model with it"),
 }
-"""Fields that clients know and this engine does not, and the values of each that ask for nothing."""
+"""Of chat completions."""
 
 
 def is_neutral(name: str, value: Any) -> bool:
-    """Whether `value` of a field that is not honoured asks for nothing; false is not 0."""
+    """Whether `value` of a refused field asks for nothing; false is not 0."""
     return any(
         value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
-        for neutral in NOT_HONOURED_YET[name]
+        for neutral in REFUSED[name].neutral
     )
 
 
 def body_schema() -> dict[str, Any]:
-    """The JSON Schema of the body for the OpenAPI document, fields that are not honoured included."""
-    schema = _schema()
-    schema.pop("$defs")
-    for name, neutral in NOT_HONOURED_YET.items():
-        values = [*neutral, None]
-        schema["properties"][name] = {"enum": values, "description": "Not supported yet by this engine."}
+    """The JSON Schema of a chat's body for the OpenAPI document, refused fields included."""
+    schema = schema_of(ChatBody)
+    for name, refused in REFUSED.items():
+        values = [*refused.neutral, None]
+        schema["properties"][name] = {"enum": values, "description": f"Refused: {refused.why}."}
     return schema
 
 
-def body_definitions() -> dict[str, Any]:
-    """The schemas that `body_schema` refers to, by name."""
-    return dict(_schema()["$defs"])
+def schema_of(body: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema of a body, which refers to `body_definitions`."""
+    schema = _schema(body)
+    schema.pop("$defs", None)
+    return schema
 
 
-def _schema() -> dict[str, Any]:
-    return ChatBody.model_json_schema(ref_template="#/components/schemas/{model}")
+def body_definitions(*bodies: type[BaseModel]) -> dict[str, Any]:
+    """The schemas that those of `bodies` refer to, by name."""
+    return {name: each for body in bodies for name, each in _schema(body).get("$defs", {}).items()}
+
+
+def _schema(body: type[BaseModel]) -> dict[str, Any]:
+    return body.model_json_schema(ref_template="#/components/schemas/{model}")

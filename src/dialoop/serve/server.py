@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
-from dialoop.errors import ConfigError
+from dialoop.errors import ConfigError, echo
+from dialoop.serve.admission import Doors
 from dialoop.serve.guard import LOOPBACK_HOSTS
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ORIGIN = re.compile(r"https?://(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -36,16 +41,31 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def hosts_for(host: str, api_key: str | None) -> frozenset[str] | None:
-    """Host names to accept. Raises ConfigError where everyone would be let in without a key."""
+def hosts_for(host: str, keyed: bool) -> frozenset[str]:
+    """Host names to accept without a key. Raises ConfigError where everyone would be let in."""
     if is_loopback(host):
-        return LOOPBACK_HOSTS if api_key is None else None
-    if api_key is None:
+        return LOOPBACK_HOSTS
+    if not keyed:
         raise ConfigError(
-            f"--host {host} without a key would serve everyone who can reach it: "
-            f"add --api-key, or keep to 127.0.0.1"
+            f"--host {host} without a key would serve everyone who can reach it: make one with "
+            f"dialoop keys create, add --api-key, or keep to 127.0.0.1"
         )
-    return None
+    return frozenset()
+
+
+def check_origins(origins: list[str], keyed: bool) -> None:
+    """Raises ConfigError for what is no origin, and where every web page would be let in."""
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"--cors-origin {echo(origin)} is no origin: give scheme, host and port alone, "
+                f"such as https://chat.example.org"
+            )
+    if "*" in origins and not keyed:
+        raise ConfigError(
+            "--cors-origin '*' without a key would serve every web page that is opened here: "
+            "name the pages' origins, or make a key with dialoop keys create"
+        )
 
 
 def is_loopback(host: str) -> bool:
@@ -66,12 +86,16 @@ def url_of(listening: socket.socket) -> str:
 
 
 class Server(uvicorn.Server):
-    """Ends on SIGINT or SIGTERM once open streams have finished, with exit code 0; a second SIGINT is abrupt.
+    """Ends on SIGINT or SIGTERM once open requests are answered, with exit code 0; a second SIGINT is abrupt.
 
-    grace: seconds that open streams get.
+    Meanwhile it listens still, takes no new work, and `/ready` says so.  grace: seconds that open requests
+    get; those of clients that have stopped reading are broken off after it.
     """
 
-    def __init__(self, app: FastAPI, *, grace: float = 25.0) -> None:
+    def __init__(self, app: FastAPI, *, grace: float = 18.0) -> None:
+        self._doors: Doors = app.state.doors
+        self._grace = grace
+        self._draining_since = 0.0
         super().__init__(
             uvicorn.Config(
                 app,
@@ -82,6 +106,24 @@ class Server(uvicorn.Server):
                 lifespan="on",
             )
         )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains."""
+        if self._doors.draining:
+            self.should_exit = True
+            super().handle_exit(sig, frame)
+            return
+        self._draining_since = time.monotonic()
+        self._doors.draining = True
+
+    async def on_tick(self, counter: int) -> bool:
+        """As uvicorn's; when all is answered, or time is up, the listening ends too."""
+        if self._doors.draining and not self.should_exit:
+            late = time.monotonic() - self._draining_since > self._grace
+            self.should_exit = late or not self.server_state.tasks
+            if late:
+                self.config.timeout_graceful_shutdown = 1
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

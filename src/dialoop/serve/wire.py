@@ -1,33 +1,21 @@
-"""OpenAI's chat completion bodies <-> our values."""
+"""OpenAI's chat completion bodies -> our values."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from dialoop.chat.schema import followable
 from dialoop.chat.wire import message_from_openai
 from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
-from dialoop.serve.fields import NESTED, NOT_HONOURED_YET, ChatBody, is_neutral
-from dialoop.store.identity import new_id
-from dialoop.types import (
-    Answer,
-    ChatRequest,
-    Conversation,
-    Delta,
-    Grammar,
-    Message,
-    RankedLogprob,
-    Sampling,
-    Served,
-    TokenLogprob,
-    Usage,
-)
+from dialoop.serve.fields import NESTED, REFUSED, ChatBody, SamplingBody, StreamOptions, is_neutral
+from dialoop.serve.offer import offer_of
+from dialoop.types import ChatRequest, Conversation, Grammar, Message, Prompting, Sampling
 
 _ANYWHERE = {"role", "content", "name"}
 _KEYS: Mapping[str, set[str]] = {
@@ -35,8 +23,10 @@ _KEYS: Mapping[str, set[str]] = {
     "system": _ANYWHERE,
     "user": _ANYWHERE,
     "tool": {*_ANYWHERE, "tool_call_id"},
-    "assistant": {*_ANYWHERE, "refusal", "tool_calls", "reasoning_content", "reasoning"},
+    "function": _ANYWHERE,
+    "assistant": {*_ANYWHERE, "refusal", "tool_calls", "function_call", "reasoning_content", "reasoning"},
 }
+_PART_KEYS = {"type", "text", "refusal", "prompt_cache_breakpoint"}
 # What an assistant message of a response carries besides, always empty here: it may be sent back as it came.
 _EMPTY_KEYS = {"annotations", "audio", "function_call", "refusal", "tool_calls"}
 _PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
@@ -44,41 +34,111 @@ _PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
 
 @dataclass(frozen=True, slots=True)
 class ParsedChat:
-    """A chat completion request, read. echo: what each answer begins with."""
+    """A chat completion request, read.
+
+    echo: what each answer begins with.  older: answered with `function_call`.  padded: chunks hide the size
+    of their text.  store, metadata: whether the completion is kept, and what is kept and told with it.
+    """
 
     request: ChatRequest
     stream: bool
     include_usage: bool
     echo: str = ""
+    older: bool = False
+    padded: bool = False
+    store: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     """The request in `body`. Raises RequestError with the field at fault, UnsupportedError included."""
     fields = {name: value for name, value in body.items() if value is not None}
-    for name in fields.keys() & NOT_HONOURED_YET.keys():
+    for name in fields.keys() & REFUSED.keys():
         _refuse_unless_neutral(name, fields.pop(name))
-    for name in fields.keys() - ChatBody.model_fields.keys():
-        known = [*ChatBody.model_fields, *NOT_HONOURED_YET]
-        raise RequestError(f"unknown field {echo(name)}{_nearest(name, known)}", param=name[:64])
+    chat = checked(ChatBody, fields, [*REFUSED])
+    messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
+    offer = offer_of(chat)
+    request = ChatRequest(
+        chat.model,
+        Conversation(messages, offer.tools),
+        sampling_of(chat, _limit(chat), (chat.top_logprobs or 0) if chat.logprobs else None),
+        choice=offer.choice,
+        prompting=_prompting(chat),
+        prediction=prediction_of(chat),
+        priority=chat.priority,
+    )
+    options = chat.stream_options or StreamOptions()
+    echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
+    return ParsedChat(
+        request, chat.stream, options.include_usage, echoed, offer.older, options.include_obfuscation, chat.store,
+        chat.metadata,
+    )  # fmt: skip
+
+
+Body = TypeVar("Body", bound=SamplingBody)
+
+
+def checked(kind: type[Body], body: Mapping[str, Any], known: Sequence[str] = ()) -> Body:
+    """The fields of `body`, which has none that are null. Raises RequestError with the field at fault.
+
+    known: further names, for the nearest to an unknown one.
+    """
+    for name in body.keys() - kind.model_fields.keys():
+        close = _nearest(name, [*kind.model_fields, *known])
+        raise RequestError(f"unknown field {echo(name)}{close}", param=name[:64])
     try:
-        chat = ChatBody.model_validate(fields)
+        found = kind.model_validate(body)
     except ValidationError as error:
         raise refusal(dict(error.errors(include_url=False)[0])) from None
-    if chat.stream_options is not None and not chat.stream:
+    if found.stream_options is not None and not found.stream:
         raise RequestError("stream_options came without stream: set stream to true", param="stream_options")
-    messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
-    request = ChatRequest(chat.model, Conversation(messages), _sampling(chat))
-    usage = chat.stream_options is not None and chat.stream_options.include_usage
-    echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
-    return ParsedChat(request, chat.stream, usage, echoed)
+    return found
 
 
 def _refuse_unless_neutral(name: str, value: Any) -> None:
     if is_neutral(name, value):
         return
-    neutral = " or ".join(echo(v) for v in NOT_HONOURED_YET[name])
+    refused = REFUSED[name]
+    neutral = " or ".join(echo(v) for v in refused.neutral)
     mend = f"leave it out or send {neutral}" if neutral else "leave it out"
-    raise UnsupportedError(f"{name} = {echo(value)} is not supported yet by this engine: {mend}", param=name)
+    raise UnsupportedError(f"{name} = {echo(value)} is not served: {refused.why}: {mend}", param=name)
+
+
+def _prompting(chat: ChatBody) -> Prompting:
+    if chat.continue_final_message and chat.add_generation_prompt:
+        raise RequestError(
+            "continue_final_message came with add_generation_prompt: leave one out",
+            param="continue_final_message",
+        )
+    wishes: dict[str, Any] = {}
+    if chat.reasoning_effort is not None:
+        thinking = chat.reasoning_effort != "none"
+        wishes = {
+            "reasoning_effort": chat.reasoning_effort,
+            "enable_thinking": thinking,
+            "thinking": thinking,
+        }
+    if chat.verbosity is not None:
+        wishes["verbosity"] = chat.verbosity
+    return Prompting(
+        variables=chat.chat_template_kwargs,
+        wishes=wishes,
+        answering=chat.add_generation_prompt is not False,
+        continued=chat.continue_final_message,
+        documents=tuple(chat.documents),
+    )
+
+
+def prediction_of(asked: SamplingBody) -> str:
+    """The text that an answer may look like."""
+    if asked.prediction is None:
+        return ""
+    content = asked.prediction.content
+    if isinstance(content, str):
+        return content
+    if not all(isinstance(each, Mapping) and isinstance(each.get("text"), str) for each in content):
+        raise RequestError("prediction.content: expected a text or text parts", param="prediction.content")
+    return "".join(each["text"] for each in content)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -130,16 +190,23 @@ def _check_keys(row: Mapping[str, Any], where: str) -> None:
                 f"{where}: unknown field {echo(key)} for role {role}{_nearest(str(key), sorted(known))}",
                 param=f"{where}.{key}"[:64],
             )
-    if role == "function":
-        raise RequestError(
-            f"{where}.role is 'function', which is no longer served: use 'tool' with a tool_call_id",
-            param=f"{where}.role",
-        )
+    parts = row.get("content")
+    for i, part in enumerate(parts if isinstance(parts, list) else ()):
+        for key in (
+            part.keys() - _PART_KEYS if isinstance(part, Mapping) and part.get("type") == "text" else ()
+        ):
+            raise RequestError(
+                f"{where}.content[{i}]: unknown field {echo(key)}{_nearest(str(key), sorted(_PART_KEYS))}",
+                param=f"{where}.content[{i}]",
+            )
 
 
 def _complete(message: Message, row: Mapping[str, Any], where: str) -> Message:
     """`message`, if it has all that OpenAI asks of its role."""
-    if message.role == "tool" and not message.tool_call_id:
+    if row.get("role") == "function":
+        if not message.name:
+            raise RequestError(f"{where} has no name: name the function", param=f"{where}.name")
+    elif message.role == "tool" and not message.tool_call_id:
         raise RequestError(
             f"{where} has no tool_call_id: name the call it answers", param=f"{where}.tool_call_id"
         )
@@ -153,52 +220,60 @@ def _complete(message: Message, row: Mapping[str, Any], where: str) -> Message:
     return message
 
 
-def _sampling(chat: ChatBody) -> Sampling:
+def _limit(chat: ChatBody) -> int | None:
     both = (chat.max_completion_tokens, chat.max_tokens)
     if None not in both and both[0] != both[1]:
         raise RequestError(
             f"max_completion_tokens = {both[0]} and max_tokens = {both[1]}: send one of them",
             param="max_tokens",
         )
-    limit = chat.max_completion_tokens or chat.max_tokens
-    if limit is not None and chat.min_tokens > limit:
-        raise RequestError(
-            f"min_tokens = {chat.min_tokens} is more than the {limit} that the answer may have: lower it",
-            param="min_tokens",
-        )
-    _check_best_of(chat)
-    if chat.stream and chat.prompt_logprobs is not None:
-        raise RequestError("prompt_logprobs came with stream: leave one out", param="prompt_logprobs")
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError("top_logprobs came without logprobs: set logprobs to true", param="top_logprobs")
-    grammar = _grammar(chat)
-    if grammar is not None and chat.min_tokens:
+    return chat.max_completion_tokens or chat.max_tokens
+
+
+def sampling_of(asked: SamplingBody, limit: int | None, logprobs: int | None) -> Sampling:
+    """How answers are drawn. limit: tokens, None = to the end of the context. Raises RequestError."""
+    if limit is not None and asked.min_tokens > limit:
+        raise RequestError(
+            f"min_tokens = {asked.min_tokens} is more than the {limit} that the answer may have: lower it",
+            param="min_tokens",
+        )
+    _check_best_of(asked)
+    if asked.stream and asked.prompt_logprobs is not None:
+        raise RequestError("prompt_logprobs came with stream: leave one out", param="prompt_logprobs")
+    grammar = _grammar(asked)
+    if grammar is not None and asked.min_tokens:
         raise RequestError("min_tokens came with a format for the answer: leave one out", param="min_tokens")
     same = (
         "temperature", "top_p", "seed", "n", "best_of", "prompt_logprobs", "min_p", "typical_p",
         "presence_penalty", "frequency_penalty", "repetition_penalty", "min_tokens", "ignore_eos",
     )  # fmt: skip
     return Sampling(
-        **{name: getattr(chat, name) for name in same},
+        **{name: getattr(asked, name) for name in same},
         max_tokens=limit,
-        stop=(chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ()),
-        top_k=max(chat.top_k, 0),
-        logit_bias=tuple((int(token), bias) for token, bias in chat.logit_bias.items()),
-        stop_token_ids=tuple(chat.stop_token_ids),
-        logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-        processed_logprobs=chat.logprobs_mode == "processed_logprobs",
+        stop=(asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop or ()),
+        top_k=max(asked.top_k, 0),
+        logit_bias=tuple((int(token), bias) for token, bias in asked.logit_bias.items()),
+        stop_token_ids=tuple(asked.stop_token_ids),
+        logprobs=logprobs,
+        processed_logprobs=asked.logprobs_mode == "processed_logprobs",
         grammar=grammar,
+        bad_words=tuple(asked.bad_words),
+        allowed_token_ids=tuple(asked.allowed_token_ids or ()),
+        include_stop=asked.include_stop_str_in_output,
+        token_ids=asked.return_token_ids,
     )
 
 
-def _check_best_of(chat: ChatBody) -> None:
-    if chat.best_of is None:
+def _check_best_of(asked: SamplingBody) -> None:
+    if asked.best_of is None:
         return
-    if chat.best_of < chat.n:
-        raise RequestError(f"best_of = {chat.best_of} is less than n = {chat.n}: raise it", param="best_of")
-    if chat.stream and chat.best_of > chat.n:
+    if asked.best_of < asked.n:
+        raise RequestError(f"best_of = {asked.best_of} is less than n = {asked.n}: raise it", param="best_of")
+    if asked.stream and asked.best_of > asked.n:
         raise RequestError(
-            f"best_of = {chat.best_of} came with stream, and the best are known at the end only: "
+            f"best_of = {asked.best_of} came with stream, and the best are known at the end only: "
             f"leave one out",
             param="best_of",
         )
@@ -207,19 +282,19 @@ def _check_best_of(chat: ChatBody) -> None:
 _ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')
 
 
-def _grammar(chat: ChatBody) -> Grammar | None:
-    """What response_format or structured_outputs asks of the answer."""
-    asked = [*_by_response_format(chat), *_by_structured_outputs(chat)]
-    if len(asked) > 1:
+def _grammar(asked: SamplingBody) -> Grammar | None:
+    """What response_format, structured_outputs or an older field asks of the answer."""
+    found = [*_by_response_format(asked), *_by_structured_outputs(asked), *_by_older_fields(asked)]
+    if len(found) > 1:
+        fields = sorted({each.param for each in found})
         raise RequestError(
-            f"structured_outputs, response_format: {len(asked)} formats for one answer: send one of them",
-            param="structured_outputs",
+            f"{', '.join(fields)}: {len(found)} formats for one answer: send one of them", param=fields[-1]
         )
-    return asked[0] if asked else None
+    return found[0] if found else None
 
 
-def _by_response_format(chat: ChatBody) -> list[Grammar]:
-    wanted = chat.response_format
+def _by_response_format(asked: SamplingBody) -> list[Grammar]:
+    wanted = asked.response_format
     if wanted is None or wanted.type == "text":
         return []
     if wanted.type == "json_object":
@@ -228,146 +303,41 @@ def _by_response_format(chat: ChatBody) -> list[Grammar]:
         raise RequestError(
             "response_format.json_schema is missing: add a name and a schema", param="response_format"
         )
-    return [_schema(wanted.json_schema.schema_)]
+    return [_schema(wanted.json_schema.schema_, "response_format")]
 
 
-def _by_structured_outputs(chat: ChatBody) -> list[Grammar]:
-    wanted = chat.structured_outputs
+def _by_structured_outputs(asked: SamplingBody) -> list[Grammar]:
+    wanted, param = asked.structured_outputs, "structured_outputs"
     if wanted is None:
         return []
     found = [
-        _schema(wanted.json_) if wanted.json_ is not None else None,
+        _schema(wanted.json_, param) if wanted.json_ is not None else None,
         _ANY_OBJECT if wanted.json_object else None,
-        Grammar("regex", wanted.regex) if wanted.regex is not None else None,
-        Grammar("choice", json.dumps(wanted.choice, ensure_ascii=False)) if wanted.choice else None,
-        Grammar("lark", wanted.grammar) if wanted.grammar is not None else None,
+        *_texts(wanted.regex, wanted.choice, wanted.grammar, param),
     ]
     return [grammar for grammar in found if grammar is not None]
 
 
-def _schema(schema: Mapping[str, Any]) -> Grammar:
-    return Grammar("json_schema", json.dumps(schema or {"type": "object"}, ensure_ascii=False))
+def _by_older_fields(asked: SamplingBody) -> list[Grammar]:
+    found = [
+        _schema(asked.guided_json, "guided_json") if asked.guided_json is not None else None,
+        *_texts(asked.guided_regex, None, None, "guided_regex"),
+        *_texts(None, asked.guided_choice, None, "guided_choice"),
+        *_texts(None, None, asked.guided_grammar, "guided_grammar"),
+    ]
+    return [grammar for grammar in found if grammar is not None]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The identity of one response; makes its body or its chunks.
-
-    logprobs: they were asked for.  echo: what each answer begins with.
-    """
-
-    model: str
-    logprobs: bool = False
-    echo: str = ""
-    id: str = field(default_factory=lambda: new_id("chatcmpl"))
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    def completion(self, answers: tuple[Answer, ...]) -> dict[str, Any]:
-        """The body of a response that is not streamed."""
-        choices: list[dict[str, Any]] = [
-            {
-                "index": index,
-                "message": self._message(answer),
-                "logprobs": self._told(answer.logprobs),
-                "finish_reason": answer.finish_reason,
-            }
-            for index, answer in enumerate(answers)
-        ]
-        told = prompt_to_openai(answers[0].prompt_logprobs)
-        return {
-            **self._head("chat.completion"),
-            "choices": choices,
-            "usage": usage_to_openai(answers[0].usage),
-            **({"prompt_logprobs": told} if told else {}),
-        }
-
-    def _message(self, answer: Answer) -> dict[str, Any]:
-        text = self.echo + answer.text
-        return {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-
-    def opening(self, index: int) -> dict[str, Any]:
-        """The first chunk of an answer: its role, and what it begins with."""
-        return self._chunk(index, {"role": "assistant", "content": self.echo, "refusal": None}, None)
-
-    def chunks(self, delta: Delta) -> list[dict[str, Any]]:
-        """A delta's text and its end, each a chunk."""
-        said = delta.text or delta.logprobs
-        text = [self._chunk(delta.index, {"content": delta.text}, None, delta.logprobs)] if said else []
-        end = [self._chunk(delta.index, {}, delta.finish_reason)] if delta.finish_reason else []
-        return text + end
-
-    def usage(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk of a stream with include_usage."""
-        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_to_openai(usage)}
-
-    def _chunk(
-        self,
-        index: int,
-        delta: Mapping[str, Any],
-        finish_reason: str | None,
-        logprobs: tuple[TokenLogprob, ...] = (),
-    ) -> dict[str, Any]:
-        told = self._told(logprobs) if logprobs else None
-        choice = {"index": index, "delta": delta, "logprobs": told, "finish_reason": finish_reason}
-        return {**self._head("chat.completion.chunk"), "choices": [choice]}
-
-    def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
-        if not self.logprobs:
-            return None
-        content = [
-            {**_token(each), "top_logprobs": [_token(other) for other in each.top]} for each in logprobs
-        ]
-        return {"content": content, "refusal": None}
-
-    def _head(self, kind: str) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.model,
-            "service_tier": "default",
-            "system_fingerprint": None,
-        }
+def _texts(
+    regex: str | None, choice: list[str] | None, grammar: str | None, param: str
+) -> list[Grammar | None]:
+    return [
+        Grammar("regex", regex, param) if regex is not None else None,
+        Grammar("choice", json.dumps(choice, ensure_ascii=False), param) if choice else None,
+        Grammar("lark", grammar, param) if grammar is not None else None,
+    ]
 
 
-def _token(told: TokenLogprob) -> dict[str, Any]:
-    """OpenAI's floor for what is next to impossible is -9999."""
-    text = told.data.decode("utf-8", "replace")
-    return {"token": text, "logprob": max(told.logprob, -9999.0), "bytes": list(told.data)}
-
-
-def prompt_to_openai(places: tuple[tuple[RankedLogprob, ...], ...]) -> list[dict[str, Any] | None]:
-    """vLLM's extension: for each token of the prompt {token id: {logprob, rank, decoded_token}}."""
-    return [{str(each.token_id): _ranked(each) for each in place} or None for place in places]
-
-
-def _ranked(each: RankedLogprob) -> dict[str, Any]:
-    text = each.data.decode("utf-8", "replace")
-    return {"logprob": max(each.logprob, -9999.0), "rank": each.rank, "decoded_token": text}
-
-
-def usage_to_openai(usage: Usage) -> dict[str, Any]:
-    """Usage with OpenAI's detail objects."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": 0,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
-    }
-
-
-def model_to_openai(served: Served) -> dict[str, Any]:
-    """A row of /v1/models; max_model_len is vLLM's extension."""
-    return {
-        "id": served.name,
-        "object": "model",
-        "created": served.created,
-        "owned_by": served.owner,
-        "max_model_len": served.context,
-    }
+def _schema(schema: Mapping[str, Any], param: str) -> Grammar:
+    closed = followable(schema or {"type": "object"}, param)
+    return Grammar("json_schema", json.dumps(closed, ensure_ascii=False), param)

@@ -1,4 +1,4 @@
-"""The store of a home: open it, then use `runs`, `models` and `reports`."""
+"""The store of a home: open it, then use its `runs`, `models`, `files` and so on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from dialoop.store.database import open_database
+from dialoop.store.files import Files
+from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
+from dialoop.store.moderation import ModerationDecisions
+from dialoop.store.projects import Projects
 from dialoop.store.records import Reports, Runs
+from dialoop.store.replies import Replies
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -29,6 +34,7 @@ class Store:
     runs: Runs
     models: Models
     reports: Reports
+    files: Files
 
     @classmethod
     def open(cls, home: Path) -> Store:
@@ -37,13 +43,42 @@ class Store:
         engine, project = open_database(home)
         models = Models(engine, project, home)
         models.tidy()
-        return cls(home, project, engine, Runs(engine, project), models, Reports(engine, project, home))
+        return cls(
+            home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
+            Files(engine, project, home),
+        )  # fmt: skip
+
+    @property
+    def moderation(self) -> ModerationDecisions:
+        """What the moderation filter decided for the project."""
+        return ModerationDecisions(self.engine, self.project)
+
+    @property
+    def projects(self) -> Projects:
+        """All projects."""
+        return Projects(self.engine)
+
+    @property
+    def keys(self) -> Keys:
+        """The project's API keys."""
+        return Keys(self.engine, self.project)
+
+    @property
+    def key_book(self) -> KeyBook:
+        """The API keys of all projects."""
+        return KeyBook(self.engine)
+
+    @property
+    def replies(self) -> Replies:
+        """The project's answers that are kept for a second asking."""
+        return Replies(self.engine, self.project)
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
+            files=replace(self.files, project=project),
         )  # fmt: skip
 
     def close(self) -> None:

@@ -84,3 +84,17 @@ reports = Table(
     Column("created", BigInteger, nullable=False),
     Index(None, "project_id", "created"),
 )
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Index(None, "project_id", "purpose", "id"),
+    Index(None, "expires"),
+)

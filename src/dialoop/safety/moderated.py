@@ -1,0 +1,177 @@
+"""An engine around an engine: what is asked and what is answered passes through the filter."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, cast
+
+from dialoop.errors import ContentFilterError, UnsupportedError
+from dialoop.safety.categories import Action, Category
+from dialoop.safety.filtering import AnswerFilter, Passed
+from dialoop.safety.policy import Policy, masked
+from dialoop.safety.scan import Find
+from dialoop.types import (
+    Chat,
+    ChatRequest,
+    Complete,
+    CompleteRequest,
+    Delta,
+    FinishReason,
+    Tokenize,
+    Tokenized,
+    TokenLogprob,
+)
+
+log = logging.getLogger("dialoop.safety")
+Deltas = AsyncGenerator[Delta, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was done about a find. place: such as `choices[0]`.  content: its words, where they are kept."""
+
+    model: str
+    side: Literal["input", "output"]
+    place: str
+    category: Category
+    action: Action
+    rule: str
+    content: str | None = None
+
+
+Record = Callable[[Sequence[Decision]], Awaitable[None]]
+
+
+class Moderated:
+    """Chats through a policy.
+
+    record: keeps the decisions for review, None = nobody does; a chat goes on where it fails.
+
+    Raises ContentFilterError for a question that is to be blocked; an answer ends with `content_filter`.
+    """
+
+    def __init__(self, inner: Chat, policy: Policy, record: Record | None) -> None:
+        self._inner, self._policy, self._record = inner, policy, record
+
+    async def chat(self, request: ChatRequest) -> Deltas:
+        """The answer, with nothing in it that the policy blocks or masks."""
+        places = [
+            (f"messages[{number}]", message.content)
+            for number, message in enumerate(request.conversation.messages)
+            if message.role in ("user", "tool")
+        ]
+        seen = iter(await self._read(request.model, places))
+        messages = tuple(
+            replace(message, content=next(seen)) if message.role in ("user", "tool") else message
+            for message in request.conversation.messages
+        )
+        asked = replace(request, conversation=replace(request.conversation, messages=messages))
+        async with aclosing(self._said(asked, self._inner.chat(asked))) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def complete(self, request: CompleteRequest) -> Deltas:
+        """The same for a text that goes on, where the engine can."""
+        if not isinstance(self._inner, Complete):
+            raise UnsupportedError("this engine goes on with no text: ask it to chat")
+        text = request.prompt
+        if not isinstance(text, str):
+            text = await self.detokenize(request.model, text)
+        (seen,) = await self._read(request.model, [("prompt", text)])
+        asked = request if seen == text else replace(request, prompt=seen)
+        async with aclosing(self._said(asked, self._inner.complete(asked))) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized:
+        """As the engine does."""
+        return await self._tokens().tokenize(model, text)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """As the engine does."""
+        return await self._tokens().detokenize(model, ids)
+
+    def _tokens(self) -> Tokenize:
+        if not isinstance(self._inner, Tokenize):
+            raise UnsupportedError("this engine does not tell its tokens: send text")
+        return self._inner
+
+    async def _read(self, model: str, texts: Sequence[tuple[str, str]]) -> list[str]:
+        """Places and texts, as the model may see them. Raises ContentFilterError."""
+        found = await asyncio.to_thread(lambda: [self._policy.find(text) for _, text in texts])
+        told = [
+            (place, text, find) for (place, text), finds in zip(texts, found, strict=True) for find in finds
+        ]
+        await self._keep(
+            [self._decide(model, "input", at, find, text[find.start : find.end]) for at, text, find in told]
+        )
+        if blocks := [(place, find.category) for place, _, find in told if find.action == "block"]:
+            raise ContentFilterError(sorted({category for _, category in blocks}), param=blocks[0][0])
+        return [masked(text, finds) for (_, text), finds in zip(texts, found, strict=True)]
+
+    async def _said(self, request: ChatRequest | CompleteRequest, inner: AsyncIterator[Delta]) -> Deltas:
+        answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
+        async with aclosing(cast(Deltas, inner)) as deltas:
+            async for delta in deltas:
+                said, passed = answers[delta.index].take(delta)
+                await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
+                for each in said:
+                    yield each
+
+    def _decide_output(self, model: str, index: int, find: Find, words: str) -> Decision:
+        return self._decide(model, "output", f"choices[{index}]", find, words)
+
+    def _decide(
+        self, model: str, side: Literal["input", "output"], place: str, find: Find, words: str
+    ) -> Decision:
+        content = words if self._policy.keep_content else None
+        return Decision(model, side, place, find.category, find.action, find.entry, content)
+
+    async def _keep(self, decisions: Sequence[Decision]) -> None:
+        if not decisions or self._record is None:
+            return
+        try:
+            await self._record(decisions)
+        except Exception as error:
+            log.error("%d moderation decisions were not recorded: %s", len(decisions), type(error).__name__)
+
+
+class _Answer:
+    """One answer, and what is thought before it. After a cut it is heard out in silence, for its usage."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._text, self._thought = AnswerFilter(policy), AnswerFilter(policy)
+        self._cut = False
+
+    def take(self, delta: Delta) -> tuple[list[Delta], list[tuple[Find, str]]]:
+        """A delta as it may be said, and what was decided, with the words that it is about."""
+        found: list[tuple[Find, str]] = []
+        ends = delta.finish_reason is not None
+        thought, _ = self._pass(self._thought, delta.reasoning, (), ends or bool(delta.text), found)
+        text, told = self._pass(self._text, delta.text, delta.logprobs, ends, found)
+        rest = Delta(delta.index, usage=delta.usage) if self._cut else delta
+        reason: FinishReason | None = "content_filter" if ends and self._cut else delta.finish_reason
+        whole = replace(rest, text=text, logprobs=told, reasoning=thought, finish_reason=reason)
+        return ([] if whole == Delta(delta.index) else [whole]), found
+
+    def _pass(
+        self,
+        through: AnswerFilter,
+        text: str,
+        logprobs: Sequence[TokenLogprob],
+        ends: bool,
+        found: list[tuple[Find, str]],
+    ) -> tuple[str, tuple[TokenLogprob, ...]]:
+        said, told = "", tuple[TokenLogprob, ...]()
+        steps: list[Callable[[], Passed]] = [partial(through.push, text, logprobs)]
+        for step in [*steps, through.end] if ends else steps:
+            if not self._cut:
+                passed = step()
+                found += [(each, through.excerpt(each)) for each in passed.finds]
+                said, told, self._cut = said + passed.text, told + passed.logprobs, passed.blocked
+        return said, told
