@@ -61,7 +61,7 @@ class Guard:
             await send(message)
 
         with charged_to(account):
-            if account is not None and asks_a_model(scope["method"], scope["path"]):
+            if account is not None and asks_a_model(scope.get("method", ""), scope["path"]):
                 try:
                     account.count_request()
                 except OverloadedError as error:
