@@ -98,6 +98,17 @@ def test_tokens_of_a_minute_are_reserved_as_asked_and_settled_as_used() -> None:
     mine.reserve(1, 0, 0)
 
 
+def test_a_request_for_more_than_the_minute_holds_waits_for_all_of_it_and_locks_nobody_out() -> None:
+    times = Times()
+    mine = account(times, tpm=60)
+    held = mine.reserve(10, 10**9, 10**9)
+    with pytest.raises(OverloadedError) as slow:
+        mine.reserve(30, 0, 0)
+    assert slow.value.retry_after == 30
+    mine.settle(held, "m", 10, 20)
+    mine.reserve(30, 0, 0)
+
+
 def test_requests_of_a_minute_are_counted() -> None:
     times = Times()
     mine = account(times, rpm=2)

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from dialoop.cli.serve import greeting, open_models, serve, served_name
 from dialoop.errors import ConfigError, StoreError
 from dialoop.serve.server import bind
+from dialoop.store.registry import Store
 from dialoop.types import Served
+from tests.access.test_keys import make_key
 from tests.tiny import CONTEXT, make_tiny_model, tiny_model
 
 
@@ -37,6 +39,13 @@ def test_a_port_in_use_ends_the_command_before_a_model_is_loaded(tmp_path: Path)
 
 def test_an_open_address_without_a_key_ends_the_command(tmp_path: Path) -> None:
     assert isinstance(invoke(tmp_path, "--host", "0.0.0.0", "--port", "0"), ConfigError)
+
+
+def test_a_key_of_the_store_lets_it_open(tmp_path: Path) -> None:
+    """It goes on to the model, which is not there."""
+    with Store.open(tmp_path) as store:
+        make_key(store)
+    assert isinstance(invoke(tmp_path, "no-such-model", "--host", "0.0.0.0", "--port", "0"), StoreError)
 
 
 def test_an_unknown_model_ends_the_command(tmp_path: Path) -> None:

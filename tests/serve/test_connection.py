@@ -171,6 +171,37 @@ Server(make_app(Gated())).run(sockets=[listening])
 """
 
 
+ENDLESS = """
+class Endless(EchoEngine):
+    async def chat(self, request):
+        while True:
+            yield Delta(0, "x" * 65536)
+
+listening ="""
+DEAF_CLIENT = SLOW_SERVER.replace("listening =", ENDLESS, 1).replace("Gated())", "Endless()), grace=0.5")
+
+
+def test_a_client_that_has_stopped_reading_holds_up_no_end() -> None:
+    process, url = started(DEAF_CLIENT)
+    with process, httpx.stream("POST", url + CHAT, json={**BODY, "stream": True}, timeout=60) as answer:
+        assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def started(code: str) -> tuple[subprocess.Popen[str], str]:
+    """A server in a process of its own, and its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout
+    return process, process.stdout.readline().strip()
+
+
 def until_draining(url: str) -> None:
     """`/ready` turns red, while the server listens still."""
     while (answer := httpx.get(f"{url}/ready", timeout=60)).status_code == 200:
@@ -179,17 +210,9 @@ def until_draining(url: str) -> None:
 
 
 def test_sigterm_lets_streams_finish_and_ends_with_exit_code_0() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_SERVER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    process, url = started(SLOW_SERVER)
     with process:
         assert process.stdin
-        assert process.stdout
-        url = process.stdout.readline().strip()
         with httpx.stream("POST", url + CHAT, json={**BODY, "stream": True}, timeout=60) as answer:
             lines = answer.iter_lines()
             while "begin" not in next(lines):

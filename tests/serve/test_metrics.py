@@ -17,9 +17,10 @@ from tests.serve.test_connection import BODY, CHAT, PatientEngine
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def read(url: str) -> Samples:
+def read(url: str, headers: dict[str, str] | None = None) -> Samples:
     """Each series and its value."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics", timeout=60).raise_for_status().text)
+    answer = httpx.get(f"{url}/metrics", headers=headers, timeout=60)
+    families = text_string_to_metric_families(answer.raise_for_status().text)
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families

@@ -90,10 +90,11 @@ class Account:
             raise _too_fast(self.key, "tokens", self.tokens, minute, now)
         if left is not None and left < max(minute, 1):
             raise self._spent_up(left, minute)
-        if self.tokens is not None:
-            self.tokens.take(minute, now)
         budget = minute if answer is not None or left is None else min(left, prompt + room)
         self._reserved += budget
+        if self.tokens is not None:
+            minute = min(minute, self.tokens.limit)
+            self.tokens.take(minute, now)
         return Reservation(minute, budget)
 
     def settle(self, held: Reservation, model: str, prompt: int, completion: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,7 @@ from dialoop.errors import ConfigError, echo
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dialoop.store.keys import Key, Period
+    from dialoop.store.keys import Period
     from dialoop.store.registry import Store
 
 app = typer.Typer(
@@ -73,21 +74,19 @@ def list_keys(
     from dialoop.store.identity import now_micros
     from dialoop.store.registry import Store
 
-    now = now_micros()
     with Store.open(context.obj) as store:
+        names = sorted(store.projects.names().items(), key=lambda each: each[1])
         rows = [
-            _told(name, key, store.of(project_id), now)
-            for project_id, name in sorted(store.projects.names().items(), key=lambda each: each[1])
-            for key in (store.of(project_id).keys.list() if project in (None, name) else ())
+            row
+            for project_id, name in names
+            if project in (None, name)
+            for row in _rows(name, store.of(project_id), now_micros())
         ]
     if as_json:
         print_json(rows)
         return
     header = ("name", "id", "key", "project", "state", "for", "limits", "used", "last used (UTC)")
-    print_table(header, [tuple(str(row[column]) for column in _COLUMNS) for row in rows])
-
-
-_COLUMNS = ("name", "id", "prefix", "project", "state", "scopes", "limits", "used", "last_used")
+    print_table(header, [_shown(row) for row in rows])
 
 
 @app.command("revoke")
@@ -144,20 +143,31 @@ def read_expiry(text: str | None, now: datetime) -> int | None:
     return int(when.timestamp() * 1e6)
 
 
-def _told(project: str, key: Key, store: Store, now: int) -> dict[str, object]:
+def _rows(project: str, store: Store, now: int) -> list[dict[str, Any]]:
+    """The keys of one project; used: tokens in the budget's period, or in this month."""
     from dialoop.access.calendar import day_of, period_start
 
-    allowed = key.allowance
-    period = allowed.period or "month"
-    used = store.keys.spent(period_start(period, day_of(now))).get(key.id, 0)
-    limits = [f"{n} {unit}" for n, unit in ((allowed.rpm, "rpm"), (allowed.tpm, "tpm")) if n is not None]
-    if allowed.budget is not None:
-        limits.append(f"{allowed.budget}/{period}")
-    if allowed.expires is not None:
-        limits.append(f"until {day(allowed.expires)}")
-    state = "live" if key.live(now) else "expired" if key.revoked is None else "revoked"
-    return {
-        "name": key.name, "id": key.id, "prefix": f"{key.prefix}…", "project": project, "state": state,
-        "scopes": ", ".join(key.scopes), "limits": ", ".join(limits) or "-", "used": f"{used} this {period}",
-        "last_used": "-" if key.last_used is None else day(key.last_used),
-    }  # fmt: skip
+    today = day_of(now)
+    spent = {"day": store.keys.spent(today), "month": store.keys.spent(period_start("month", today))}
+    return [
+        {
+            "name": key.name, "id": key.id, "prefix": key.prefix, "project": project,
+            "state": "live" if key.live(now) else "expired" if key.revoked is None else "revoked",
+            "scopes": key.scopes, **asdict(key.allowance),
+            "used": spent[key.allowance.period or "month"].get(key.id, 0), "last_used": key.last_used,
+        }
+        for key in store.keys.list()
+    ]  # fmt: skip
+
+
+def _shown(row: dict[str, Any]) -> tuple[str, ...]:
+    limits = [f"{row[unit]} {unit}" for unit in ("rpm", "tpm") if row[unit] is not None]
+    if row["budget"] is not None:
+        limits.append(f"{row['budget']}/{row['period']}")
+    if row["expires"] is not None:
+        limits.append(f"until {day(row['expires'])}")
+    return (
+        row["name"], row["id"], f"{row['prefix']}…", row["project"], row["state"], ", ".join(row["scopes"]),
+        ", ".join(limits) or "-", f"{row['used']} this {row['period'] or 'month'}",
+        "-" if row["last_used"] is None else day(row["last_used"]),
+    )  # fmt: skip

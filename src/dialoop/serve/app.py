@@ -123,7 +123,7 @@ def make_app(
     app.add_middleware(Observer, metrics=metrics, logged=log_requests)
     if cors_origins:
         _allow_browsers(app, cors_origins)
-    app.state.doors = doors
+    app.state.doors, app.state.ledger = doors, ledger
     return app
 
 
@@ -182,13 +182,15 @@ def _said(status: str) -> JSONResponse:
 
 
 def _describe(app: FastAPI, definitions: Mapping[str, Any]) -> None:
-    """Add the schemas that bodies refer to and FastAPI has not seen to the OpenAPI document."""
+    """Add to the OpenAPI document the key, and the schemas that bodies refer to and FastAPI has not seen."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = plain()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas.update(definitions)
+        parts = document.setdefault("components", {})
+        parts.setdefault("schemas", {}).update(definitions)
+        parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

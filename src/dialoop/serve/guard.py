@@ -62,7 +62,7 @@ class Guard:
             await send(message)
 
         with charged_to(account), answering(caller, scope["state"].get("request_id", "")):
-            if account is not None and asks_a_model(scope["method"], scope["path"]):
+            if account is not None and asks_a_model(scope.get("method", ""), scope["path"]):
                 try:
                     account.count_request()
                 except OverloadedError as error:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from dialoop.access.account import current_account
 from dialoop.serve.metrics import Metrics, Timing
-from dialoop.types import ChatRequest, Conversation, Delta, Embedded, Engine, Scored, Usage
+from dialoop.types import ChatRequest, Conversation, Delta, Embedded, Engine, Sampling, Scored, Usage
 
 
 def watched(engine: Engine, metrics: Metrics) -> Engine:
@@ -43,13 +43,24 @@ class _Around:
         self._engine = engine
         self._metrics = metrics
 
+    async def _answers(
+        self, answers: AsyncGenerator[Delta, None], model: str, texts: Sequence[str], sampling: Sampling
+    ) -> AsyncGenerator[Delta, None]:
+        asked = None if sampling.max_tokens is None else sampling.max_tokens * sampling.made
+        with self._watch(model, texts, asked, sampling.made) as use:
+            async with aclosing(answers) as deltas:
+                async for delta in deltas:
+                    use.timing.saw(delta)
+                    use.usage = delta.usage or use.usage
+                    yield delta
+
     @contextmanager
     def _watch(
-        self, model: str, texts: Iterable[str | Sequence[int]], answer: int | None, made: int
+        self, model: str, texts: Sequence[str | Sequence[int]], answer: int | None, made: int
     ) -> Iterator[_Use]:
         """answer: tokens asked for at most, None = no bound.  made: answers."""
-        prompt, account = sum(map(_estimate, texts)), current_account()
-        held = account and account.reserve(prompt, answer, self._room(model) * made)
+        prompt, account, room = sum(map(_estimate, texts)), current_account(), self._room(model) * made
+        held = account and account.reserve(prompt, None if answer is None else min(answer, room), room)
         use, failure = _Use(prompt, self._metrics.began(model)), None
         try:
             yield use
@@ -67,17 +78,10 @@ class _Around:
 
 
 class _Watched(_Around):
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """As the engine's. Raises OverloadedError or QuotaError where the key has no tokens left."""
-        sampling = request.sampling
-        asked = None if sampling.max_tokens is None else sampling.max_tokens * sampling.made
-        texts = (message.content for message in request.conversation.messages)
-        with self._watch(request.model, texts, asked, sampling.made) as use:
-            async with aclosing(self._engine.chat(request)) as deltas:
-                async for delta in deltas:
-                    use.timing.saw(delta)
-                    use.usage = delta.usage or use.usage
-                    yield delta
+        texts = [message.content for message in request.conversation.messages]
+        return self._answers(self._engine.chat(request), request.model, texts, request.sampling)
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """As the engine's."""
