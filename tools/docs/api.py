@@ -17,7 +17,7 @@ from typing import Any
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.serve.app import make_app
-from dialoop.serve.fields import REFUSED, ChatBody
+from dialoop.serve.fields import REFUSED, ChatBody, SamplingBody
 from tools.docs.examples import CHAT, TEXT
 from tools.docs.peers import NOTES, PEERS, peers_of
 
@@ -38,7 +38,7 @@ def _fields(where: str) -> Iterator[str]:
     module, _, name = where.partition(":")
     body = getattr(importlib.import_module(module), name)
     schema = body.model_json_schema()
-    compared = issubclass(body, ChatBody.__mro__[1])
+    compared = issubclass(body, SamplingBody)
     examples = (CHAT if body is ChatBody else CHAT | TEXT) if compared else {}
     columns = ["parameter", "class", "type and range", "default", "what it does"]
     columns += [*PEERS, "an example"] if compared else []
@@ -58,7 +58,7 @@ def _cells(
     schema: Mapping[str, Any],
     required: bool,
     compared: bool,
-    examples: Any,
+    examples: Mapping[str, Any],
 ) -> list[str]:
     told = described.get("description", "").replace("\n", " ")
     kind = "hint" if told.startswith("Hint: ") else "refused" if told.startswith("Refused: ") else "honoured"
@@ -98,11 +98,8 @@ def _plain(described: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if kind in ("integer", "number"):
         low = described.get("minimum", described.get("exclusiveMinimum"))
         high = described.get("maximum", described.get("exclusiveMaximum"))
-        return (
-            f"{kind} {'over' if 'exclusiveMinimum' in described else 'from'} {low} to {high}"
-            if high is not None
-            else kind
-        )
+        over = "over" if "exclusiveMinimum" in described else "from"
+        return kind if high is None else f"{kind} {over} {low} to {high}"
     if kind == "array":
         most = f" of at most {described['maxItems']}" if "maxItems" in described else ""
         return f"list{most}: {span(described.get('items', {}), schema)}"

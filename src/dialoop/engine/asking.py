@@ -51,17 +51,14 @@ def asked_to_chat(request: ChatRequest, tokenizer: ChatTokenizer, context: int) 
             shown = frozenset({marker})
         grammar = call_grammar(style, conversation.tools, request.choice, sampling.grammar, _spelt(tokenizer))
         sampling = replace(sampling, grammar=grammar)
-    reasons = sampling.grammar is None and tokenizer.template.shows("</think>")
+    # What is bound from its first token on has no room for thoughts.
+    bound = request.sampling.grammar is not None or (conversation.tools and request.choice.mode == "required")
+    reasons = not bound and tokenizer.template.shows("</think>")
     opened = reasons and tokenizer.decode(prompt[-16:]).rstrip().endswith("<think>")
-    return Asked(
-        prompt,
-        sampling,
-        tuple(tokenizer.encode(request.prediction)),
-        shown,
-        conversation.tools,
-        reasons,
-        opened,
-    )
+    names = request.choice.names
+    tools = tuple(tool for tool in conversation.tools if not names or tool.name in names)
+    predicted = tuple(tokenizer.encode(request.prediction))
+    return Asked(prompt, sampling, predicted, shown, tools, reasons, opened)
 
 
 def asked_to_complete(request: CompleteRequest, tokenizer: ChatTokenizer, context: int) -> Asked:

@@ -78,6 +78,8 @@ def http_error(error: Exception) -> HttpError:
         return answer
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
+    if isinstance(error, RecursionError):
+        return HttpError(400, "the body is nested too deeply: send a flatter one")
     _log(error)
     return HttpError(500, "the server failed to answer: its log says where; try again")
 

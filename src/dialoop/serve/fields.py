@@ -209,7 +209,7 @@ class ChatBody(SamplingBody):
     tools: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)
     """What may be called: functions with JSON Schema parameters, and custom tools of text or a regex."""
     tool_choice: Annotated[Any, WithJsonSchema(_TOOL_CHOICE)] = None
-    """none, auto, required, one by name, or allowed_tools. Required calls come at once and keep to a schema."""
+    """none, auto, required, one by name, or allowed_tools; required calls come at once, in their schema."""
     parallel_tool_calls: bool = True
     """false = at most one call."""
     functions: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)

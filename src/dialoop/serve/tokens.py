@@ -46,8 +46,8 @@ class DetokenizeBody(Body):
     """Token ids."""
 
 
-def token_routes(engine: object, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
-    """The routes over `engine`, which may have no tokens at all."""
+def token_routes(engine: object, **bounds: Any) -> APIRouter:
+    """The routes over `engine`, which may have no tokens at all. bounds: as for `add_route`."""
     router = APIRouter()
 
     async def tokenize(asked: TokenizeBody) -> dict[str, Any]:
@@ -58,17 +58,8 @@ def token_routes(engine: object, *, max_body_bytes: int, body_seconds: float) ->
         """The text of token ids, special tokens included."""
         return {"prompt": await _tokenizer(engine).detokenize(asked.model, asked.tokens)}
 
-    add_route(
-        router,
-        ("/tokenize",),
-        TokenizeBody,
-        tokenize,
-        max_body_bytes=max_body_bytes,
-        body_seconds=body_seconds,
-    )
-    add_route(
-        router, ("/detokenize",), DetokenizeBody, detokenize, max_body_bytes=max_body_bytes, body_seconds=body_seconds
-    )  # fmt: skip
+    add_route(router, ("/tokenize",), TokenizeBody, tokenize, **bounds)
+    add_route(router, ("/detokenize",), DetokenizeBody, detokenize, **bounds)
     return router
 
 
