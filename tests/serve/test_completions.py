@@ -53,7 +53,7 @@ def test_a_completion_has_openais_shape_and_sixteen_tokens(client: OpenAI) -> No
     assert said.usage.completion_tokens == 16 or choice.finish_reason == "stop"
     chunks = list(complete(client, stream=True, stream_options={"include_usage": True}))
     assert "".join(chunk.choices[0].text for chunk in chunks[:-1]) == choice.text
-    assert chunks[-1].usage == said.usage
+    assert chunks[-1].usage.total_tokens == said.usage.total_tokens
 
 
 def test_the_four_forms_of_a_prompt_agree(client: OpenAI, url: str) -> None:

@@ -138,7 +138,7 @@ class Telling:
         if usage is not None and self._thought:
             # Counted as the thoughts would be encoded; the model may have cut them otherwise.
             tokens = sum(len(self._tokenizer.encode(thought)) for thought in self._thought.values())
-            usage = replace(usage, reasoning_tokens=tokens)
+            usage = replace(usage, reasoning_tokens=min(tokens, usage.completion_tokens))
         new = replace(delta, text=text, reasoning=reasoning, calls=calls, finish_reason=reason, usage=usage)
         return new if (text or reasoning or calls or reason or new.logprobs or new.token_ids) else None
 

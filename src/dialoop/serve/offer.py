@@ -78,12 +78,12 @@ def _check_kind(row: Mapping[str, Any], where: str) -> None:
 
 def _check_keys(given: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in given.keys() - known:
-        raise RequestError(
-            f"{where}: unknown field {echo(key)}{nearest(str(key)[:64], known)}", param=where
-        )
+        raise RequestError(f"{where}: unknown field {echo(key)}{nearest(str(key)[:64], known)}", param=where)
     strict = given.get("strict")
     if not isinstance(strict, bool | None):
-        raise RequestError(f"{where}.strict = {echo(strict)}: expected true or false", param=f"{where}.strict")
+        raise RequestError(
+            f"{where}.strict = {echo(strict)}: expected true or false", param=f"{where}.strict"
+        )
 
 
 def _unique(tools: Sequence[Tool], param: str) -> tuple[Tool, ...]:
