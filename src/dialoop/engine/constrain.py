@@ -73,7 +73,7 @@ class Grammars:
 class WaysOut:
     """Which token a text in a grammar ends soonest with; a good guess, which the grammar then checks."""
 
-    _FIRST = ('"', "}", "]", '"}', '"]', "0", "a", "1", " ")
+    _FIRST = ('"', "}", "]", ",", "0", "a", "1", " ")
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         ids = [tokenizer.encode(text) for text in self._FIRST]
