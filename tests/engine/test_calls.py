@@ -120,7 +120,7 @@ async def test_however_few_tokens_there_are_an_open_schema_ends(engine: LocalEng
     for request in (forced, plain):
         for answer in await answers(engine, request):
             text = answer.calls[0].arguments if answer.calls else answer.text
-            assert json.loads(text).keys() == {"count", "text", "list"}
+            assert json.loads(text).keys() >= {"count", "text", "list"}
 
 
 async def test_beside_a_format_an_answer_is_a_call_or_keeps_to_it(engine: LocalEngine) -> None:
