@@ -1,4 +1,4 @@
-"""Writes docs/api.md: the page in api.in.md with its tables, which come from the code.
+"""Writes docs/api.md and api.zh.md: the pages in api.*.in.md with their tables, which come from the code.
 
     python -m tools.docs.api
 
@@ -22,13 +22,14 @@ from tools.docs.examples import CHAT, TEXT
 from tools.docs.peers import NOTES, PEERS, peers_of
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "api.md"
+_DOCS = HERE.parents[1] / "docs"
+PAGES = {"en": _DOCS / "api.md", "zh": _DOCS / "api.zh.md"}
 _MARK = re.compile(r"<!-- (fields|routes) ?(\S*) -->\n")
 
 
-def page() -> str:
+def page(language: str) -> str:
     """The whole page."""
-    source = (HERE / "api.in.md").read_text(encoding="utf-8")
+    source = (HERE / f"api.{language}.in.md").read_text(encoding="utf-8")
     return _MARK.sub(
         lambda mark: "\n".join(_routes() if mark[1] == "routes" else _fields(mark[2])) + "\n", source
     )
@@ -119,4 +120,5 @@ def _routes() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for language, path in PAGES.items():
+        path.write_text(page(language), encoding="utf-8")
