@@ -140,7 +140,8 @@ class Telling:
             tokens = sum(len(self._tokenizer.encode(thought)) for thought in self._thought.values())
             usage = replace(usage, reasoning_tokens=min(tokens, usage.completion_tokens))
         new = replace(delta, text=text, reasoning=reasoning, calls=calls, finish_reason=reason, usage=usage)
-        return new if (text or reasoning or calls or reason or new.logprobs or new.token_ids) else None
+        told = (text, reasoning, calls, reason, new.logprobs, new.token_ids)
+        return new if any(told) or new.prompt_logprobs or new.prompt_ids else None
 
     @property
     def _named(self) -> bool:
