@@ -130,6 +130,15 @@ def test_tokens_have_vllms_shape_and_come_back_as_text(url: str) -> None:
     assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
     assert told["max_model_len"] == 256
     assert post(url, "/detokenize", model="tiny", tokens=told["tokens"]) == {"prompt": TEXT}
+    assert (
+        post(url, "/tokenize", model="tiny", prompt=TEXT, add_special_tokens=False)["tokens"]
+        == told["tokens"]
+    )
+    framed, bare = [
+        post(url, "/tokenize", model="vectors", prompt="Hello", add_special_tokens=framed)["count"]
+        for framed in (True, False)
+    ]
+    assert framed > bare
     chat = [{"role": "user", "content": "Hi"}]
     opened = post(url, "/tokenize", model="tiny", messages=chat)
     closed = post(url, "/tokenize", model="tiny", messages=chat, add_generation_prompt=False)

@@ -159,10 +159,10 @@ class Front:
                     first = Delta()
                 deltas = []
 
-    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized:
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
         """The ids of a text, or of a chat's prompt. Raises UnknownModelError, RenderError or RequestError."""
         known = self._roster.known(model)
-        return await asyncio.to_thread(_tokenized, text, known)
+        return await asyncio.to_thread(_tokenized, text, known, framed)
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included. Raises UnknownModelError or RequestError."""
@@ -303,16 +303,19 @@ def _unanswered(n: int, prompt_tokens: int) -> list[Delta]:
     return [*ends[:-1], replace(ends[-1], usage=Usage(prompt_tokens))]
 
 
-def _tokenized(text: str | ChatRequest, known: AnyKnown) -> Tokenized:
+def _tokenized(text: str | ChatRequest, known: AnyKnown, framed: bool) -> Tokenized:
     if isinstance(known, KnownEncoder):
         if not isinstance(text, str):
             raise UnsupportedError(
                 "this model is an encoder, which has no chat: send a prompt", param="messages"
             )
-        ids, pieces = tuple(known.reader.tokenizer.encode(text)), ()
-        return Tokenized(ids, pieces, known.reader.context)
+        ids = tuple(known.reader.tokenizer.encode(text, framed=framed))
+        return Tokenized(ids, (), known.reader.context)
     tokenizer = known.tokenizer
-    ids = tokenizer.encode_text(text) if isinstance(text, str) else prompt_of(text, tokenizer)
+    if isinstance(text, str):
+        ids = tokenizer.encode_text(text) if framed else tuple(tokenizer.encode(text, control=True))
+    else:
+        ids = prompt_of(text, tokenizer)
     return Tokenized(ids, tokenizer.pieces(ids), known.opened.served.context)
 
 

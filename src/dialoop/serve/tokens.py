@@ -33,6 +33,8 @@ class TokenizeBody(Body):
     """Of the chat."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Of the chat."""
+    add_special_tokens: bool | None = None
+    """Of a prompt: put those around it that the tokenizer puts around every text. Absent = true."""
     return_token_strs: bool = False
     """Tell what each token is written as in the vocabulary."""
 
@@ -52,7 +54,9 @@ def token_routes(engine: object, **bounds: Any) -> APIRouter:
 
     async def tokenize(asked: TokenizeBody) -> dict[str, Any]:
         """The token ids of a text or of a chat."""
-        return tokenized_to_vllm(await _tokenizer(engine).tokenize(asked.model, _text(asked)), asked)
+        framed = asked.add_special_tokens is not False
+        found = await _tokenizer(engine).tokenize(asked.model, _text(asked), framed=framed)
+        return tokenized_to_vllm(found, asked)
 
     async def detokenize(asked: DetokenizeBody) -> dict[str, Any]:
         """The text of token ids, special tokens included."""
@@ -74,6 +78,11 @@ def _text(asked: TokenizeBody) -> Any:
         raise RequestError("expected either a prompt or messages: send one of them", param="prompt")
     if asked.prompt is not None:
         return asked.prompt
+    if asked.add_special_tokens:
+        raise RequestError(
+            "add_special_tokens came with messages, whose template writes them: leave it out",
+            param="add_special_tokens",
+        )
     chat = asked.model_dump(
         include={
             "model",
