@@ -129,6 +129,8 @@ class Telling:
 
     def told(self, delta: Delta) -> Delta | None:
         """None where nothing of it is certain yet."""
+        if not (self._asked.tools or self._asked.reasons):
+            return delta
         reasoning, text = self._split(delta)
         text, calls = self._called(delta, text)
         parser = self._calls.get(delta.index)
@@ -147,7 +149,7 @@ class Telling:
     def _named(self) -> bool:
         """A call that was asked for by name ends with `stop`, as at OpenAI."""
         choice = self._request.choice
-        return choice.mode == "required" and len(choice.names) == 1
+        return choice.mode == "required" and len(choice.names) == 1 and not choice.parallel
 
     def _split(self, delta: Delta) -> tuple[str, str]:
         if not self._asked.reasons:

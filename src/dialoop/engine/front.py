@@ -144,19 +144,18 @@ class Front:
             now.model, asked.prompt, sampling, now.adapter, asked.prediction, request.priority, asked.shown
         )  # fmt: skip
         with self._asked(work) as events:
-            first = Delta(prompt_ids=asked.prompt if sampling.token_ids else ())
+            extra: dict[str, Any] = {"prompt_ids": asked.prompt} if sampling.token_ids else {}
             deltas = list[Delta]()
             if sampling.prompt_logprobs is not None:
-                deltas, places = await _prompt_read(events, known.tokenizer)
-                first = replace(first, prompt_logprobs=places)
+                deltas, extra["prompt_logprobs"] = await _prompt_read(events, known.tokenizer)
             if sampling.max_tokens == 0:
                 deltas = _unanswered(sampling.n, len(asked.prompt))
             usage = None
             while usage is None:
                 for delta in deltas or await _next(events):
                     usage = delta.usage
-                    yield replace(delta, prompt_logprobs=first.prompt_logprobs, prompt_ids=first.prompt_ids)
-                    first = Delta()
+                    yield replace(delta, **extra) if extra else delta
+                    extra = {}
                 deltas = []
 
     async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:

@@ -31,11 +31,14 @@ _MESSAGE = {
     },
 }
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
+"""Up to 16 keys of at most 64 characters, with values of at most 512."""
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 _TOOL_CHOICE = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}, {"type": "null"}]}
 _FUNCTION_CALL = {"anyOf": [{"enum": ["none", "auto"]}, {"type": "object"}, {"type": "null"}]}
 
@@ -234,7 +237,7 @@ class ChatBody(SamplingBody):
     """Where the last message is the assistant's, begin the answer with its text."""
     store: bool = False
     """Keep the completion."""
-    metadata: dict[MetadataKey, MetadataValue] = Field({}, max_length=16)
+    metadata: Metadata = Field({})
     """Up to 16 pairs of text, kept with the completion and told with it."""
     safety_identifier: str | None = Field(None, max_length=64)
     """Hint: an end user's id; not used."""
