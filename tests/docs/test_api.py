@@ -60,7 +60,7 @@ def post(url: str, path: str, fields: Fields) -> httpx.Response:
 
 
 def without_limits(fields: Fields) -> Fields:
-    limit = {} if "max_tokens" in fields else {"max_completion_tokens": 24}
+    limit = {} if "max_tokens" in fields else {"max_completion_tokens": 8}
     return {**HI, **limit, **fields}
 
 

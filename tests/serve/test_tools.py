@@ -204,7 +204,7 @@ def test_an_answer_goes_on_where_the_last_message_ends(client: OpenAI) -> None:
     assert both.choices[0].message.content == "Your order" + on.choices[0].message.content
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.lists(likely, min_size=1, max_size=4),
     st.sampled_from(["none", "auto", "required", None]),
