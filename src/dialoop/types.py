@@ -487,9 +487,12 @@ class Tokenized:
 
 @runtime_checkable
 class Tokenize(Protocol):
-    """Text or a chat's prompt -> token ids, and back."""
+    """Text or a chat's prompt -> token ids, and back.
 
-    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized: ...
+    framed: with the tokens that the tokenizer puts around every text; a chat's template writes its own.
+    """
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized: ...
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str: ...
 

@@ -377,14 +377,14 @@ async def test_a_request_in_preparation_goes_to_the_version_of_its_submission(
 
     await load(engine, "shop", folders[0])
     rendering, go_on = asyncio.Event(), asyncio.Event()
-    loop, plain = asyncio.get_running_loop(), front.render_prompt
+    loop, plain = asyncio.get_running_loop(), front.asked_to_chat
 
     def slow(*arguments: Any) -> Any:
         loop.call_soon_threadsafe(rendering.set)
         asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result()
         return plain(*arguments)
 
-    monkeypatch.setattr(front, "render_prompt", slow)
+    monkeypatch.setattr(front, "asked_to_chat", slow)
     answers = []
     for way in (engine.load(ModelRef("shop", BASE, folders[1])), engine.unload("shop")):
         rendering.clear()

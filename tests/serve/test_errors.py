@@ -17,6 +17,7 @@ from dialoop.backends.echo import EchoEngine
 from dialoop.errors import OverloadedError, RequestError
 from dialoop.serve.wire import parse_chat
 from dialoop.types import ChatRequest, Delta
+from tests.serve.bodies import FIELDS, json_values, messages
 from tests.serve.running import serving
 
 SECRET = "my private words " * 8
@@ -90,10 +91,11 @@ TOOLS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function"),
     ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0]"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "parametres": {}}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "parametres": {}}}]}, "tools[0].function"),
     ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "array"}}}]}, "tools[0]"),
-    ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}, "tools[0]"),
+    ({"tools": [{"type": "function", "function": {"name": "f", "strict": 1}}]}, "tools[0].function.strict"),
     ({"tools": [{"type": "custom", "custom": {"name": "f", "format": {"type": "xml"}}}]}, "tools[0].custom.format.type"),
+    ({"tools": [{"type": "web_search", "function": {"name": "f"}}]}, "tools[0].type"),
     ({"tools": [F, F]}, "tools"),
     ({"tools": [F] * 129}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
@@ -234,46 +236,12 @@ def test_content_is_never_repeated(client: httpx.Client) -> None:
         body(model=SECRET),
         body(**{SECRET: 1}),
         body(stream=True, stream_options={SECRET: 1}),
-        body(metadata={"note": SECRET}),
+        body(metadata={"note": SECRET * 9}),
     ]
     for each in bad:
         answer = client.post(CHAT, json=each)
         assert 400 <= answer.status_code < 500
         assert SECRET not in answer.text
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
-FIELDS = [
-    "messages", "model", "temperature", "stop", "n", "stream", "stream_options", "tools", "role", "seed",
-    "tool_choice", "functions", "function_call", "response_format", "prediction", "metadata", "documents",
-    "chat_template_kwargs", "guided_json", "logit_bias",
-]  # fmt: skip
-MESSAGE_KEYS = ("role", "content", "tool_calls", "name", "tool_call_id", "function_call", "reasoning_content")
-ROLE = st.sampled_from(["system", "developer", "user", "assistant", "tool", "function"])
-said = st.text() | st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": st.text()}), min_size=1)
-call = st.fixed_dictionaries(
-    {"id": st.text(), "type": st.just("function")},
-    optional={
-        "function": st.fixed_dictionaries(
-            {"name": st.text()}, optional={"arguments": st.text() | json_values}
-        )
-    },
-)
-likely = st.fixed_dictionaries(
-    {"role": ROLE},
-    optional={
-        "content": said | st.none(), "tool_calls": st.lists(call, max_size=2), "tool_call_id": st.text(),
-        "name": st.text(), "reasoning": st.text(), "refusal": st.text() | st.none(),
-    },
-)  # fmt: skip
-messages = st.lists(
-    likely | st.fixed_dictionaries({}, optional=dict.fromkeys(MESSAGE_KEYS, json_values)) | json_values,
-    max_size=3,
-)
 
 
 def refusal_of(chat: dict[str, Any]) -> RequestError | None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai import OpenAI
 
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.types import ModelRef
+from tests.serve.bodies import likely
 from tests.serve.running import serving
 from tests.tiny import make_tiny_model
 
@@ -199,3 +202,39 @@ def test_an_answer_goes_on_where_the_last_message_ends(client: OpenAI) -> None:
     assert on.usage.prompt_tokens < ask(client, **asked).usage.prompt_tokens
     both = ask(client, **asked, extra_body={"continue_final_message": True, "echo": True})
     assert both.choices[0].message.content == "Your order" + on.choices[0].message.content
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(likely, min_size=1, max_size=4),
+    st.sampled_from(["none", "auto", "required", None]),
+    st.booleans(),
+)
+def test_no_dialogue_makes_the_server_fail(url: str, rows: Any, choice: str | None, stream: bool) -> None:
+    offer = {"tools": TOOLS, "tool_choice": choice} if choice else {}
+    body = {"model": "tiny", "messages": rows, "max_tokens": 1, "stream": stream, **offer}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code < 500
+
+
+@pytest.mark.parametrize("depth", [60, 200, 400])
+@pytest.mark.parametrize("field", ["tools", "chat_template_kwargs", "response_format"])
+def test_no_nesting_makes_the_server_fail(url: str, field: str, depth: int) -> None:
+    deep: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        deep = {"type": "object", "properties": {"a": deep}}
+    given: dict[str, Any] = {
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": deep}}],
+        "chat_template_kwargs": {"a": deep},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": deep}},
+    }
+    body = {
+        "model": "tiny",
+        "messages": [{"role": "user", "content": "Hi"}],
+        "max_tokens": 1,
+        field: given[field],
+    }
+    answer = httpx.post(
+        f"{url}/v1/chat/completions", json=body | ({"tool_choice": "required"} if field == "tools" else {})
+    )
+    assert answer.status_code in (200, 400)
+    assert len(answer.content) < 4000

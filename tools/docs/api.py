@@ -1,4 +1,4 @@
-"""Writes docs/api.md: the page in api.in.md with its tables, which come from the code.
+"""Writes docs/api.md and api.zh.md: the pages in api.*.in.md with their tables, which come from the code.
 
     python -m tools.docs.api
 
@@ -17,18 +17,19 @@ from typing import Any
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.serve.app import make_app
-from dialoop.serve.fields import REFUSED, ChatBody
+from dialoop.serve.fields import REFUSED, ChatBody, SamplingBody
 from tools.docs.examples import CHAT, TEXT
 from tools.docs.peers import NOTES, PEERS, peers_of
 
 HERE = Path(__file__).parent
-PAGE = HERE.parents[1] / "docs" / "api.md"
+_DOCS = HERE.parents[1] / "docs"
+PAGES = {"en": _DOCS / "api.md", "zh": _DOCS / "api.zh.md"}
 _MARK = re.compile(r"<!-- (fields|routes) ?(\S*) -->\n")
 
 
-def page() -> str:
+def page(language: str) -> str:
     """The whole page."""
-    source = (HERE / "api.in.md").read_text(encoding="utf-8")
+    source = (HERE / f"api.{language}.in.md").read_text(encoding="utf-8")
     return _MARK.sub(
         lambda mark: "\n".join(_routes() if mark[1] == "routes" else _fields(mark[2])) + "\n", source
     )
@@ -38,7 +39,7 @@ def _fields(where: str) -> Iterator[str]:
     module, _, name = where.partition(":")
     body = getattr(importlib.import_module(module), name)
     schema = body.model_json_schema()
-    compared = issubclass(body, ChatBody.__mro__[1])
+    compared = issubclass(body, SamplingBody)
     examples = (CHAT if body is ChatBody else CHAT | TEXT) if compared else {}
     columns = ["parameter", "class", "type and range", "default", "what it does"]
     columns += [*PEERS, "an example"] if compared else []
@@ -58,7 +59,7 @@ def _cells(
     schema: Mapping[str, Any],
     required: bool,
     compared: bool,
-    examples: Any,
+    examples: Mapping[str, Any],
 ) -> list[str]:
     told = described.get("description", "").replace("\n", " ")
     kind = "hint" if told.startswith("Hint: ") else "refused" if told.startswith("Refused: ") else "honoured"
@@ -98,11 +99,8 @@ def _plain(described: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if kind in ("integer", "number"):
         low = described.get("minimum", described.get("exclusiveMinimum"))
         high = described.get("maximum", described.get("exclusiveMaximum"))
-        return (
-            f"{kind} {'over' if 'exclusiveMinimum' in described else 'from'} {low} to {high}"
-            if high is not None
-            else kind
-        )
+        over = "over" if "exclusiveMinimum" in described else "from"
+        return kind if high is None else f"{kind} {over} {low} to {high}"
     if kind == "array":
         most = f" of at most {described['maxItems']}" if "maxItems" in described else ""
         return f"list{most}: {span(described.get('items', {}), schema)}"
@@ -122,4 +120,5 @@ def _routes() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for language, path in PAGES.items():
+        path.write_text(page(language), encoding="utf-8")

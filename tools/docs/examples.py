@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (rows are easier to read unbroken)
 """A request for each parameter that works, and one that is refused; tests send them all."""
 
 from __future__ import annotations

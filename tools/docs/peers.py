@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (rows are easier to read unbroken)
 """How other servers treat each parameter. Y works, P partly, N missing, S ignored in silence, E refused.
 
 Facts of 2026: vLLM 0.32.0, llama.cpp's server, transformers serve 5.23.0 (started on a CPU or their source read),

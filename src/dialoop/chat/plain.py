@@ -25,9 +25,10 @@ class TextTokenizer:
         self.vocab_size: int = max(self._encoder.full.get_vocab(with_added_tokens=True).values()) + 1
         self._before, self._after = self._frame()
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, framed: bool = True) -> list[int]:
         """Special tokens that `text` spells are plain text. No length is too long."""
-        return [*self._before, *self._encoder.encode(text, control=False), *self._after]
+        ids = self._encoder.encode(text, control=False)
+        return [*self._before, *ids, *self._after] if framed else ids
 
     def _frame(self) -> tuple[Sequence[int], Sequence[int]]:
         bare = self._encoder.full.encode(_PROBE, add_special_tokens=False).ids

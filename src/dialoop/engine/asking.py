@@ -51,17 +51,14 @@ def asked_to_chat(request: ChatRequest, tokenizer: ChatTokenizer, context: int) 
             shown = frozenset({marker})
         grammar = call_grammar(style, conversation.tools, request.choice, sampling.grammar, _spelt(tokenizer))
         sampling = replace(sampling, grammar=grammar)
-    reasons = sampling.grammar is None and tokenizer.template.shows("</think>")
+    # What is bound from its first token on has no room for thoughts.
+    bound = request.sampling.grammar is not None or (conversation.tools and request.choice.mode == "required")
+    reasons = not bound and tokenizer.template.shows("</think>")
     opened = reasons and tokenizer.decode(prompt[-16:]).rstrip().endswith("<think>")
-    return Asked(
-        prompt,
-        sampling,
-        tuple(tokenizer.encode(request.prediction)),
-        shown,
-        conversation.tools,
-        reasons,
-        opened,
-    )
+    names = request.choice.names
+    tools = tuple(tool for tool in conversation.tools if not names or tool.name in names)
+    predicted = tuple(tokenizer.encode(request.prediction))
+    return Asked(prompt, sampling, predicted, shown, tools, reasons, opened)
 
 
 def asked_to_complete(request: CompleteRequest, tokenizer: ChatTokenizer, context: int) -> Asked:
@@ -132,6 +129,8 @@ class Telling:
 
     def told(self, delta: Delta) -> Delta | None:
         """None where nothing of it is certain yet."""
+        if not (self._asked.tools or self._asked.reasons):
+            return delta
         reasoning, text = self._split(delta)
         text, calls = self._called(delta, text)
         parser = self._calls.get(delta.index)
@@ -141,15 +140,16 @@ class Telling:
         if usage is not None and self._thought:
             # Counted as the thoughts would be encoded; the model may have cut them otherwise.
             tokens = sum(len(self._tokenizer.encode(thought)) for thought in self._thought.values())
-            usage = replace(usage, reasoning_tokens=tokens)
+            usage = replace(usage, reasoning_tokens=min(tokens, usage.completion_tokens))
         new = replace(delta, text=text, reasoning=reasoning, calls=calls, finish_reason=reason, usage=usage)
-        return new if (text or reasoning or calls or reason or new.logprobs or new.token_ids) else None
+        told = (text, reasoning, calls, reason, new.logprobs, new.token_ids)
+        return new if any(told) or new.prompt_logprobs or new.prompt_ids else None
 
     @property
     def _named(self) -> bool:
         """A call that was asked for by name ends with `stop`, as at OpenAI."""
         choice = self._request.choice
-        return choice.mode == "required" and len(choice.names) == 1
+        return choice.mode == "required" and len(choice.names) == 1 and not choice.parallel
 
     def _split(self, delta: Delta) -> tuple[str, str]:
         if not self._asked.reasons:

@@ -60,8 +60,11 @@ class Grammars:
         return WaysOut(self._tokenizer)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
-        text = _WRITTEN[grammar.kind](grammar.text)
-        failed, messages = LLMatcher.validate_grammar_with_warnings(text, self._vocabulary)
+        try:
+            text = _WRITTEN[grammar.kind](grammar.text)
+            failed, messages = LLMatcher.validate_grammar_with_warnings(text, self._vocabulary)
+        except ValueError as error:  # JSON beyond what the library reads, such as nested too deeply
+            failed, messages = True, [str(error)]
         if failed:
             reason = messages[0].split("\n")[0][:200]
             raise RequestError(
@@ -73,7 +76,7 @@ class Grammars:
 class WaysOut:
     """Which token a text in a grammar ends soonest with; a good guess, which the grammar then checks."""
 
-    _FIRST = ('"', "}", "]", '"}', '"]', "0", "a", "1", " ")
+    _FIRST = ('"', "}", "]", ",", "0", "a", "1", " ")
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         ids = [tokenizer.encode(text) for text in self._FIRST]

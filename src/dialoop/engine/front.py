@@ -146,25 +146,24 @@ class Front:
             now.model, asked.prompt, sampling, now.adapter, asked.prediction, request.priority, asked.shown
         )  # fmt: skip
         with self._asked(work) as events:
-            first = Delta(prompt_ids=asked.prompt if sampling.token_ids else ())
+            extra: dict[str, Any] = {"prompt_ids": asked.prompt} if sampling.token_ids else {}
             deltas = list[Delta]()
             if sampling.prompt_logprobs is not None:
-                deltas, places = await _prompt_read(events, known.tokenizer)
-                first = replace(first, prompt_logprobs=places)
+                deltas, extra["prompt_logprobs"] = await _prompt_read(events, known.tokenizer)
             if sampling.max_tokens == 0:
                 deltas = _unanswered(sampling.n, len(asked.prompt))
             usage = None
             while usage is None:
                 for delta in deltas or await _next(events):
                     usage = delta.usage
-                    yield replace(delta, prompt_logprobs=first.prompt_logprobs, prompt_ids=first.prompt_ids)
-                    first = Delta()
+                    yield replace(delta, **extra) if extra else delta
+                    extra = {}
                 deltas = []
 
-    async def tokenize(self, model: str, text: str | ChatRequest) -> Tokenized:
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
         """The ids of a text, or of a chat's prompt. Raises UnknownModelError, RenderError or RequestError."""
         known = self._roster.known(model)
-        return await asyncio.to_thread(_tokenized, text, known)
+        return await asyncio.to_thread(_tokenized, text, known, framed)
 
     async def detokenize(self, model: str, ids: Sequence[int]) -> str:
         """The text of token ids, special tokens included. Raises UnknownModelError or RequestError."""
@@ -311,16 +310,19 @@ def _unanswered(n: int, prompt_tokens: int) -> list[Delta]:
     return [*ends[:-1], replace(ends[-1], usage=Usage(prompt_tokens))]
 
 
-def _tokenized(text: str | ChatRequest, known: AnyKnown) -> Tokenized:
+def _tokenized(text: str | ChatRequest, known: AnyKnown, framed: bool) -> Tokenized:
     if isinstance(known, KnownEncoder):
         if not isinstance(text, str):
             raise UnsupportedError(
                 "this model is an encoder, which has no chat: send a prompt", param="messages"
             )
-        ids, pieces = tuple(known.reader.tokenizer.encode(text)), ()
-        return Tokenized(ids, pieces, known.reader.context)
+        ids = tuple(known.reader.tokenizer.encode(text, framed=framed))
+        return Tokenized(ids, (), known.reader.context)
     tokenizer = known.tokenizer
-    ids = tokenizer.encode_text(text) if isinstance(text, str) else prompt_of(text, tokenizer)
+    if isinstance(text, str):
+        ids = tokenizer.encode_text(text) if framed else tuple(tokenizer.encode(text, control=True))
+    else:
+        ids = prompt_of(text, tokenizer)
     return Tokenized(ids, tokenizer.pieces(ids), known.opened.served.context)
 
 

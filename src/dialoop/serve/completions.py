@@ -83,7 +83,7 @@ def prompts_of(given: Any) -> list[Prompt]:
         if all(map(_are_ids, given)):
             return [tuple(each) for each in given]
     raise RequestError(
-        f"prompt = {echo(given)}: expected a text, up to {MAX_PROMPTS} texts, or the token ids of one or more",
+        f"prompt = {echo(given)}: expected a text, up to {MAX_PROMPTS} texts, or token ids of one or more",
         param="prompt",
     )
 

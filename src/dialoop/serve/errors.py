@@ -89,6 +89,8 @@ def http_error(error: Exception) -> HttpError:
         return HttpError(404, str(error), param="id")
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
+    if isinstance(error, RecursionError):
+        return HttpError(400, "the body is nested too deeply: send a flatter one")
     _log(error)
     return HttpError(500, "the server failed to answer: its log says where; try again")
 

@@ -31,11 +31,14 @@ _MESSAGE = {
     },
 }
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
+"""Up to 16 keys of at most 64 characters, with values of at most 512."""
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
-MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 _TOOL_CHOICE = {"anyOf": [{"enum": ["none", "auto", "required"]}, {"type": "object"}, {"type": "null"}]}
 _FUNCTION_CALL = {"anyOf": [{"enum": ["none", "auto"]}, {"type": "object"}, {"type": "null"}]}
 
@@ -209,7 +212,7 @@ class ChatBody(SamplingBody):
     tools: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)
     """What may be called: functions with JSON Schema parameters, and custom tools of text or a regex."""
     tool_choice: Annotated[Any, WithJsonSchema(_TOOL_CHOICE)] = None
-    """none, auto, required, one by name, or allowed_tools. Required calls come at once and keep to a schema."""
+    """none, auto, required, one by name, or allowed_tools; required calls come at once, in their schema."""
     parallel_tool_calls: bool = True
     """false = at most one call."""
     functions: list[Annotated[Any, WithJsonSchema({"type": "object"})]] = Field([], max_length=128)
@@ -234,7 +237,7 @@ class ChatBody(SamplingBody):
     """Where the last message is the assistant's, begin the answer with its text."""
     store: bool = False
     """Keep the completion."""
-    metadata: dict[MetadataKey, MetadataValue] = Field({}, max_length=16)
+    metadata: Metadata = Field({})
     """Up to 16 pairs of text, kept with the completion and told with it."""
     safety_identifier: str | None = Field(None, max_length=64)
     """Hint: an end user's id; not used."""

@@ -44,7 +44,7 @@ def offer_of(chat: ChatBody) -> Offer:
 def _tool(row: Any, where: str) -> Tool:
     if isinstance(row, Mapping):
         row = {key: value for key, value in row.items() if value is not None}
-        _check_keys(row, where)
+        _check_kind(row, where)
     try:
         tool = tool_from_openai(row, where=where)
     except DataError as error:
@@ -62,17 +62,28 @@ def _tool(row: Any, where: str) -> Tool:
     return tool
 
 
-def _check_keys(row: Mapping[str, Any], where: str) -> None:
+def _check_kind(row: Mapping[str, Any], where: str) -> None:
     kind = row.get("type", "function")
-    inner = row.get(kind) if isinstance(kind, str) else None
-    named = isinstance(inner, Mapping)
-    for given, known in ((row, {"type", str(kind)}), (inner, _KEYS.get(str(kind), set()))) if named else ():
-        for key in set(given or ()) - known:
-            raise RequestError(
-                f"{where}: unknown field {echo(key)}{nearest(str(key)[:64], known)}", param=where
-            )
-    if isinstance(inner, Mapping) and not isinstance(inner.get("strict", False), bool | None):
-        raise RequestError(f"{where}: strict = {echo(inner['strict'])}: expected true or false", param=where)
+    if kind not in ("function", "custom"):
+        raise RequestError(
+            f"{where}.type is {echo(kind)}, expected 'function' or 'custom'", param=f"{where}.type"
+        )
+    inner = row.get(kind)
+    if not isinstance(inner, Mapping):
+        _check_keys(row, {"type", kind, *_KEYS[kind]}, where)
+        return
+    _check_keys(row, {"type", kind}, where)
+    _check_keys(inner, _KEYS[kind], f"{where}.{kind}")
+
+
+def _check_keys(given: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in given.keys() - known:
+        raise RequestError(f"{where}: unknown field {echo(key)}{nearest(str(key)[:64], known)}", param=where)
+    strict = given.get("strict")
+    if not isinstance(strict, bool | None):
+        raise RequestError(
+            f"{where}.strict = {echo(strict)}: expected true or false", param=f"{where}.strict"
+        )
 
 
 def _unique(tools: Sequence[Tool], param: str) -> tuple[Tool, ...]:
@@ -115,7 +126,7 @@ def _named(given: Any, tools: Sequence[Tool], param: str) -> str:
     name = inner.get("name") if isinstance(inner, Mapping) else None
     if not isinstance(name, str):
         raise RequestError(
-            f"{param} = {echo(given)}: expected none, auto, required, a tool by type and name, or allowed_tools",
+            f"{param} = {echo(given)}: expected none, auto, required, allowed_tools or a tool by its name",
             param=param,
         )
     known = [tool.name for tool in tools if tool.kind == kind]

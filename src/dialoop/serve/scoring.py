@@ -137,11 +137,14 @@ def _usage(tokens: int) -> dict[str, int]:
 
 
 def _documents(given: Sequence[Any]) -> list[str]:
-    texts = [each.get("text") if isinstance(each, dict) else each for each in given]
-    for i, text in enumerate(texts):
-        if not isinstance(text, str) or not text:
-            raise RequestError(f"documents[{i}] is no text and has none: give some text", param="documents")
-    return texts
+    return [_document(each, i) for i, each in enumerate(given)]
+
+
+def _document(given: Any, i: int) -> str:
+    text = given.get("text") if isinstance(given, dict) else given
+    if not isinstance(text, str) or not text:
+        raise RequestError(f"documents[{i}] is no text and has none: give some text", param="documents")
+    return text
 
 
 def _method(engine: Engine, asked: RerankBody) -> str:

@@ -33,6 +33,8 @@ class TokenizeBody(Body):
     """Of the chat."""
     chat_template_kwargs: dict[str, Any] | None = None
     """Of the chat."""
+    add_special_tokens: bool | None = None
+    """Of a prompt: put those around it that the tokenizer puts around every text. Absent = true."""
     return_token_strs: bool = False
     """Tell what each token is written as in the vocabulary."""
 
@@ -46,29 +48,22 @@ class DetokenizeBody(Body):
     """Token ids."""
 
 
-def token_routes(engine: object, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
-    """The routes over `engine`, which may have no tokens at all."""
+def token_routes(engine: object, **bounds: Any) -> APIRouter:
+    """The routes over `engine`, which may have no tokens at all. bounds: as for `add_route`."""
     router = APIRouter()
 
     async def tokenize(asked: TokenizeBody) -> dict[str, Any]:
         """The token ids of a text or of a chat."""
-        return tokenized_to_vllm(await _tokenizer(engine).tokenize(asked.model, _text(asked)), asked)
+        framed = asked.add_special_tokens is not False
+        found = await _tokenizer(engine).tokenize(asked.model, _text(asked), framed=framed)
+        return tokenized_to_vllm(found, asked)
 
     async def detokenize(asked: DetokenizeBody) -> dict[str, Any]:
         """The text of token ids, special tokens included."""
         return {"prompt": await _tokenizer(engine).detokenize(asked.model, asked.tokens)}
 
-    add_route(
-        router,
-        ("/tokenize",),
-        TokenizeBody,
-        tokenize,
-        max_body_bytes=max_body_bytes,
-        body_seconds=body_seconds,
-    )
-    add_route(
-        router, ("/detokenize",), DetokenizeBody, detokenize, max_body_bytes=max_body_bytes, body_seconds=body_seconds
-    )  # fmt: skip
+    add_route(router, ("/tokenize",), TokenizeBody, tokenize, **bounds)
+    add_route(router, ("/detokenize",), DetokenizeBody, detokenize, **bounds)
     return router
 
 
@@ -83,6 +78,11 @@ def _text(asked: TokenizeBody) -> Any:
         raise RequestError("expected either a prompt or messages: send one of them", param="prompt")
     if asked.prompt is not None:
         return asked.prompt
+    if asked.add_special_tokens:
+        raise RequestError(
+            "add_special_tokens came with messages, whose template writes them: leave it out",
+            param="add_special_tokens",
+        )
     chat = asked.model_dump(
         include={
             "model",

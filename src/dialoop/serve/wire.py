@@ -70,8 +70,8 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     options = chat.stream_options or StreamOptions()
     echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
     return ParsedChat(
-        request, chat.stream, options.include_usage, echoed, offer.older, options.include_obfuscation, chat.store,
-        chat.metadata,
+        request, chat.stream, options.include_usage, echoed, offer.older, options.include_obfuscation,
+        chat.store, chat.metadata,
     )  # fmt: skip
 
 
