@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from dialoop.types import ModelRef, Served
 
 SHIPPED = "dialoop-base"
+TUNED_ROWS = 8
+"""Answers side by side of a fine-tuned whole model, whose memory is beside that of the served ones."""
 
 
 def serve(
@@ -48,6 +51,9 @@ def serve(
         list[Path] | None,
         typer.Option(help="Let requests load adapters from here and the home, and unload them."),
     ] = None,
+    max_tuned: Annotated[
+        int, typer.Option(min=1, help="Fine-tuned whole models in memory at a time, each in a process.")
+    ] = 2,
     adapter_memory: Annotated[
         int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
     ] = 1024,
@@ -60,19 +66,27 @@ def serve(
 
     hosts = hosts_for(host, api_key or None)
     with bind(host, port) as listening:
+        from dialoop.cli.tuned import with_tuning
         from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
         from dialoop.store.registry import Store
 
         refs = resolve(context.obj, model or [SHIPPED])
-        engine = ProcessEngine(
-            refs, context=max_model_len, precision=precision, max_rows=max_rows, max_open=max_open,
-            speculate=speculate, adapter_memory=adapter_memory * 2**20,
-        )  # fmt: skip
+
+        def start(refs: Sequence[ModelRef], rows: int = max_rows) -> ProcessEngine:
+            return ProcessEngine(
+                refs, context=max_model_len, precision=precision, max_rows=rows, max_open=max_open,
+                speculate=speculate, adapter_memory=adapter_memory * 2**20,
+            )  # fmt: skip
+
+        store = Store.open(context.obj)
+        engine, tuning = with_tuning(
+            start(refs), store, refs, lambda ref: start([ref], min(max_rows, TUNED_ROWS)), limit=max_tuned
+        )
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj), max_file_bytes=max_file_bytes,
+            store=store, max_file_bytes=max_file_bytes, tuning=tuning,
         )  # fmt: skip
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

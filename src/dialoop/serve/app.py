@@ -14,11 +14,13 @@ from dialoop import __version__
 from dialoop.errors import UnknownModelError
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.background import Work, working
+from dialoop.serve.caller import Acting
 from dialoop.serve.chat import chat_routes
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
 from dialoop.serve.files import file_routes, keep_house
+from dialoop.serve.fine_tuning import Tuning, fine_tuning_routes
 from dialoop.serve.guard import Guard
 from dialoop.serve.wire import model_to_openai
 from dialoop.store.registry import Store
@@ -35,13 +37,14 @@ def make_app(
     adapters: AdapterFolders | None = None,
     store: Store | None = None,
     max_file_bytes: int = 512 * 2**20,
+    tuning: Tuning | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
     by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
-    max_file_bytes: a longer file is refused.
+    max_file_bytes: a longer file is refused.  tuning: trains what requests ask for; None = refused.
     """
 
     works: list[Work] = []
@@ -67,8 +70,12 @@ def make_app(
     if store is not None:
         app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
         works.append(partial(keep_house, store))
+        app.include_router(fine_tuning_routes(engine, store, tuning, **bounds))
+        if tuning is not None:
+            works.append(tuning.runner.run)
     _describe(app, body_definitions())
     install(app)
+    app.add_middleware(Acting)
     app.add_middleware(Guard, api_key=api_key, hosts=hosts, project=store.project if store else "")
     return app
 

@@ -9,9 +9,12 @@ from types import TracebackType
 import sqlalchemy as sa
 
 from dialoop.store.database import open_database
+from dialoop.store.evals import Evals
 from dialoop.store.files import Files
+from dialoop.store.fine_tuning import Jobs
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.records import Reports, Runs
+from dialoop.store.tables import projects
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -25,32 +28,45 @@ class Store:
     """
 
     home: Path
+    default: str
     project: str
     engine: sa.Engine
     runs: Runs
     models: Models
     reports: Reports
     files: Files
+    jobs: Jobs
+    evals: Evals
 
     @classmethod
     def open(cls, home: Path) -> Store:
         """The store of `home`, made or migrated if needed. Raises StoreError for a damaged or emptied one."""
         home = home.expanduser().resolve()
         engine, project = open_database(home)
-        models = Models(engine, project, home)
-        models.tidy()
-        return cls(
-            home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
-            Files(engine, project, home),
+        store = cls(
+            home, project, project, engine, Runs(engine, project), Models(engine, project, home),
+            Reports(engine, project, home), Files(engine, project, home), Jobs(engine, project),
+            Evals(engine, project),
         )  # fmt: skip
+        for each in store.projects():
+            store.of(each).models.tidy()
+        return store
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
+        folder = "models" if project == self.default else f"projects/{project}/models"
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
-            models=replace(self.models, project=project), reports=replace(self.reports, project=project),
-            files=replace(self.files, project=project),
+            models=replace(self.models, project=project, folder=folder),
+            reports=replace(self.reports, project=project), files=replace(self.files, project=project),
+            jobs=replace(self.jobs, project=project), evals=replace(self.evals, project=project),
         )  # fmt: skip
+
+    def projects(self) -> dict[str, str]:
+        """The names of all projects by their ids."""
+        with self.engine.connect() as connection:
+            query = sa.select(projects.c.id, projects.c.name).order_by(projects.c.id)
+            return {row.id: row.name for row in connection.execute(query)}
 
     def close(self) -> None:
         """Let go of the database file."""

@@ -67,8 +67,10 @@ model_versions = Table(
     Column("template_hash", Text),
     Column("run_id", Text, ForeignKey("runs.id")),
     Column("created", BigInteger, nullable=False),
+    Column("alias", Text),
     UniqueConstraint("project_id", "name", "version"),
     Index(None, "project_id", "base"),
+    Index(None, "alias", unique=True),
 )
 
 reports = Table(
