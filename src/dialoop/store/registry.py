@@ -8,10 +8,13 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from dialoop.store.batches import Batches
 from dialoop.store.database import open_database
 from dialoop.store.files import Files
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.records import Reports, Runs
+from dialoop.store.stored import StoredCompletions
+from dialoop.store.uploads import Uploads
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -31,6 +34,9 @@ class Store:
     models: Models
     reports: Reports
     files: Files
+    uploads: Uploads
+    stored: StoredCompletions
+    batches: Batches
 
     @classmethod
     def open(cls, home: Path) -> Store:
@@ -41,7 +47,8 @@ class Store:
         models.tidy()
         return cls(
             home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
-            Files(engine, project, home),
+            Files(engine, project, home), Uploads(engine, project, home),
+            StoredCompletions(engine, project), Batches(engine, project, home),
         )  # fmt: skip
 
     def of(self, project: str) -> Store:
@@ -49,7 +56,8 @@ class Store:
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project), reports=replace(self.reports, project=project),
-            files=replace(self.files, project=project),
+            files=replace(self.files, project=project), uploads=replace(self.uploads, project=project),
+            stored=replace(self.stored, project=project), batches=replace(self.batches, project=project),
         )  # fmt: skip
 
     def close(self) -> None:
