@@ -71,7 +71,7 @@ def test_a_value_out_of_bounds_is_a_400_that_names_the_field(
 
 NOT_HONOURED: list[tuple[str, Any]] = [
     ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
-    ("store", True), ("reasoning_effort", "high"),
+    ("reasoning_effort", "high"),
     ("allowed_token_ids", [5]), ("audio", {"voice": "x"}), ("guided_json", {}),
 ]  # fmt: skip
 

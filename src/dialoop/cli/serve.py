@@ -47,6 +47,9 @@ def serve(
     ] = True,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
     max_file_bytes: Annotated[int, typer.Option(min=1024, help="Longest uploaded file.")] = 512 * 2**20,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, help="Requests of batches side by side; fewer while clients wait.")
+    ] = 8,
     adapter_dir: Annotated[
         list[Path] | None,
         typer.Option(help="Let requests load adapters from here and the home, and unload them."),
@@ -86,7 +89,7 @@ def serve(
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=store, max_file_bytes=max_file_bytes, tuning=tuning,
+            store=store, max_file_bytes=max_file_bytes, batch_rows=batch_rows, tuning=tuning,
         )  # fmt: skip
         typer.echo(greeting(url_of(listening), engine.models(), bool(api_key)))
         Server(app).run(sockets=[listening])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -16,12 +16,13 @@ from dialoop.serve.adapters import AdapterFolders, adapter_routes
 from dialoop.serve.background import Work, working
 from dialoop.serve.caller import Acting
 from dialoop.serve.chat import chat_routes
+from dialoop.serve.data import add_data
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
-from dialoop.serve.files import file_routes, keep_house
 from dialoop.serve.fine_tuning import Tuning, fine_tuning_routes
 from dialoop.serve.guard import Guard
+from dialoop.serve.keeper import Keeper
 from dialoop.serve.wire import model_to_openai
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
@@ -37,6 +38,7 @@ def make_app(
     adapters: AdapterFolders | None = None,
     store: Store | None = None,
     max_file_bytes: int = 512 * 2**20,
+    batch_rows: int = 8,
     tuning: Tuning | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
@@ -44,7 +46,8 @@ def make_app(
     api_key: asked of every request but /health; None = no key.  hosts: accepted Host names, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
     by request, None = nowhere.  store: where requests keep data; closed at shutdown, None = they keep none.
-    max_file_bytes: a longer file is refused.  tuning: trains what requests ask for; None = refused.
+    max_file_bytes: a longer file is refused.  batch_rows: requests of batches that are under way at once.
+    tuning: trains what requests ask for; None = they are refused.
     """
 
     works: list[Work] = []
@@ -54,6 +57,8 @@ def make_app(
         async with working(works):
             yield
         await engine.aclose()
+        if keeper is not None:
+            await asyncio.to_thread(keeper.close)
         if store is not None:
             store.close()
 
@@ -62,14 +67,16 @@ def make_app(
         redirect_slashes=False,
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-    app.include_router(chat_routes(engine, **bounds))
+    keeper = None if store is None else Keeper(store)
+    app.include_router(chat_routes(engine, keeper, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes(engine))
-    if store is not None:
-        app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
-        works.append(partial(keep_house, store))
+    if store is not None and keeper is not None:
+        works += add_data(
+            app, engine, store, keeper, max_file_bytes=max_file_bytes, batch_rows=batch_rows, **bounds
+        )
         app.include_router(fine_tuning_routes(engine, store, tuning, **bounds))
         if tuning is not None:
             works.append(tuning.runner.run)

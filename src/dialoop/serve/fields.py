@@ -29,6 +29,11 @@ _MESSAGE = {
     },
 }
 TokenId = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")]
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
+    Field(max_length=16),
+]
+"""Up to 16 keys of at most 64 characters, with values of at most 512."""
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=500)]
 
 
@@ -153,6 +158,10 @@ class ChatBody(BaseModel):
     """Send the answer as server-sent events while it is made."""
     stream_options: StreamOptions | None = None
     """Only with stream."""
+    store: bool = False
+    """Keep the messages, the parameters and the answer: GET /v1/chat/completions lists them."""
+    metadata: Metadata = Field({})
+    """Kept with a stored completion, to find it by."""
     user: str | None = None
     """Hint: an end user's id; not used."""
     safety_identifier: str | None = Field(None, max_length=64)
@@ -182,8 +191,6 @@ NOT_HONOURED_YET: Mapping[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True,),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "store": (False,),
-    "metadata": ({},),
     "reasoning_effort": ("medium",),
     "verbosity": ("medium",),
     "modalities": (["text"],),

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from fastapi import APIRouter, Query, Request
 from pydantic import Field
@@ -32,6 +32,8 @@ from dialoop.serve.fine_tuning_wire import (
     parse,
 )
 from dialoop.serve.paging import ListQuery, page_to_openai
+from dialoop.serve.stored import StoredQuery
+from dialoop.serve.typed_body import described
 from dialoop.store.fine_tuning import OPEN, Job, NewEvent, Status
 from dialoop.store.identity import now_micros
 from dialoop.store.registry import Store
@@ -66,6 +68,15 @@ class Tuning:
     bases: Mapping[str, ModelRef]
 
 
+class JobsQuery(StoredQuery):
+    """The query of the jobs; `metadata[key]=value` asks for those that have it."""
+
+    order: Literal["asc", "desc"] = "desc"
+    """By time of making."""
+    model: str | None = None
+    """Only those that began with this model."""
+
+
 class EventsQuery(ListQuery):
     """The query of the events of a job."""
 
@@ -88,9 +99,7 @@ def fine_tuning_routes(
             tuning.runner.wake()
         return JSONResponse(job_to_openai(job))
 
-    schema = {"content": {"application/json": {"schema": CreateJob.model_json_schema()}}, "required": True}
-
-    @router.post("/v1/fine_tuning/jobs", openapi_extra={"requestBody": schema})
+    @router.post("/v1/fine_tuning/jobs", openapi_extra=described(CreateJob))
     async def create_fine_tuning_job(request: Request) -> JSONResponse:
         """Train a model on a file; it waits its turn, and is served as soon as it is done."""
         body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
@@ -108,9 +117,10 @@ def fine_tuning_routes(
         return JSONResponse(job_to_openai(job))
 
     @router.get("/v1/fine_tuning/jobs")
-    async def list_fine_tuning_jobs(request: Request, query: Annotated[ListQuery, Query()]) -> dict[str, Any]:
+    async def list_fine_tuning_jobs(request: Request, query: Annotated[JobsQuery, Query()]) -> dict[str, Any]:
         """The project's jobs."""
-        page = await asyncio.to_thread(mine(request).jobs.list, query.window)
+        jobs, pairs = mine(request).jobs, query.metadata
+        page = await asyncio.to_thread(jobs.list, query.window, model=query.model, metadata=pairs)
         return page_to_openai(page, job_to_openai)
 
     @router.get("/v1/fine_tuning/jobs/{job_id}")

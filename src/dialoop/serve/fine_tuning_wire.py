@@ -7,17 +7,14 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dialoop.errors import UnsupportedError, echo, nearest
 from dialoop.serve.errors import HttpError
+from dialoop.serve.fields import Metadata
 from dialoop.store.fine_tuning import Checkpoint, Event, Job
 
 B = TypeVar("B", bound=BaseModel)
-Metadata = Annotated[
-    dict[Annotated[str, StringConstraints(max_length=64)], Annotated[str, StringConstraints(max_length=512)]],
-    Field(max_length=16),
-]
 MANNER = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 _TAGS = {"int", "float", "literal"}
 

@@ -42,7 +42,7 @@ async def read_form(
     """Write the file of the form to `target` and give the rest.
 
     Raises HttpError: 400 (no such form, a field missing, twice or unknown), 408 (nothing came for `seconds`),
-    413 (a file of more than `max_bytes`), 415 (no form), 507 (no room on the disk).
+    413 (a file of more than `max_bytes`), 415 (no form).
     """  # fmt: skip
     boundary = _boundary(request, max_bytes)
     try:
@@ -57,8 +57,6 @@ async def read_form(
             await asyncio.to_thread(reader.write_to, file)
     except FormParserError:
         raise HttpError(400, "the body is no multipart form: send the parts of multipart/form-data") from None
-    except OSError:
-        raise HttpError(507, "the server's disk takes no more: delete files, then try again") from None
     return reader.form()
 
 
@@ -162,7 +160,7 @@ class _Reader:
             raise HttpError(400, f"{name} came twice: send it once", param=name)
         self._name, self._seen[name] = name, bytearray()
         if name == self.file_field and b"filename" in options:
-            self._filename = _plain(options[b"filename"].decode("utf-8", "replace"))
+            self._filename = plain_filename(options[b"filename"].decode("utf-8", "replace"))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name != self.file_field:
@@ -185,7 +183,7 @@ class _Reader:
             raise HttpError(400, "the form holds too much beside its file: leave out what is not needed")
 
 
-def _plain(filename: str) -> str:
+def plain_filename(filename: str) -> str:
     """Without folders and control characters. Raises HttpError."""
     name = "".join(c for c in filename.replace("\\", "/").rpartition("/")[2] if c.isprintable())
     if not 0 < len(name) <= 255:

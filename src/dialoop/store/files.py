@@ -58,7 +58,7 @@ class Files:
         path: Path,
         *,
         filename: str,
-        purpose: Purpose,
+        purpose: str,
         seconds: int | None = None,
         file_id: str | None = None,
     ) -> File:

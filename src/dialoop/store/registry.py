@@ -8,13 +8,16 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from dialoop.store.batches import Batches
 from dialoop.store.database import open_database
 from dialoop.store.evals import Evals
 from dialoop.store.files import Files
 from dialoop.store.fine_tuning import Jobs
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.records import Reports, Runs
+from dialoop.store.stored import StoredCompletions
 from dialoop.store.tables import projects
+from dialoop.store.uploads import Uploads
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -35,6 +38,9 @@ class Store:
     models: Models
     reports: Reports
     files: Files
+    uploads: Uploads
+    stored: StoredCompletions
+    batches: Batches
     jobs: Jobs
     evals: Evals
 
@@ -45,7 +51,8 @@ class Store:
         engine, project = open_database(home)
         store = cls(
             home, project, project, engine, Runs(engine, project), Models(engine, project, home),
-            Reports(engine, project, home), Files(engine, project, home), Jobs(engine, project),
+            Reports(engine, project, home), Files(engine, project, home), Uploads(engine, project, home),
+            StoredCompletions(engine, project), Batches(engine, project, home), Jobs(engine, project),
             Evals(engine, project),
         )  # fmt: skip
         for each in store.projects():
@@ -59,7 +66,9 @@ class Store:
             self, project=project, runs=replace(self.runs, project=project),
             models=replace(self.models, project=project, folder=folder),
             reports=replace(self.reports, project=project), files=replace(self.files, project=project),
-            jobs=replace(self.jobs, project=project), evals=replace(self.evals, project=project),
+            uploads=replace(self.uploads, project=project), stored=replace(self.stored, project=project),
+            batches=replace(self.batches, project=project), jobs=replace(self.jobs, project=project),
+            evals=replace(self.evals, project=project),
         )  # fmt: skip
 
     def projects(self) -> dict[str, str]:

@@ -1,0 +1,66 @@
+"""Requests that the server asks itself: the same routes, without a socket or the doors before them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import Message
+
+from dialoop.serve.caller import Caller, acting_for
+from dialoop.serve.errors import CatchAll
+
+
+@dataclass(slots=True)
+class Answered:
+    """A whole response."""
+
+    status: int = 500
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Inside:
+    """Asks the routes of `app` as whoever is named; cancelling the call is hanging up."""
+
+    def __init__(self, app: FastAPI) -> None:
+        routes = AsyncExitStackMiddleware(app.router)
+        self._routes = CatchAll(ExceptionMiddleware(routes, handlers=app.exception_handlers))
+        self._app = app
+
+    async def post(self, path: str, body: bytes, caller: Caller) -> Answered:
+        """The answer to a JSON body."""
+        answered, chunks = Answered(), list[bytes]()
+        told = False
+
+        async def receive() -> Message:
+            nonlocal told
+            if told:
+                await asyncio.get_running_loop().create_future()  # a client that stays
+            told = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                answered.status = message["status"]
+                answered.headers = {key.decode().lower(): value.decode() for key, value in message["headers"]}
+            else:
+                chunks.append(message.get("body", b""))
+
+        with acting_for(caller.project):
+            await self._routes(self._scope(path, len(body), caller), receive, send)
+        answered.body = b"".join(chunks)
+        return answered
+
+    def _scope(self, path: str, size: int, caller: Caller) -> dict[str, Any]:
+        return {
+            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+            "scheme": "http", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b"",
+            "headers": [(b"content-type", b"application/json"), (b"content-length", b"%d" % size)],
+            "client": None, "server": None, "app": self._app, "state": {"caller": caller},
+        }  # fmt: skip
