@@ -9,15 +9,16 @@ result.json   how it ended, written last; none where the process fell
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dialoop.store.lease import held
 
 INTERRUPTED = 75
 """Exit code of a process that was told to leave: it goes on from its checkpoint (EX_TEMPFAIL)."""
@@ -77,20 +78,9 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
-    @contextmanager
-    def occupied(self) -> Iterator[bool]:
+    def occupied(self) -> AbstractContextManager[bool]:
         """Hold the directory while the block runs; False where another process holds it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".process").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield True
+        return held(self.path / ".process")
 
     def steps(self) -> list[dict[str, Any]]:
         """The updates that a run which has ended made, in order."""

@@ -8,12 +8,11 @@ and let go of by the system whatever becomes of their holder.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import IO, Any
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -26,6 +25,7 @@ from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory
 from dialoop.jobs.training_file import FEWEST, read_training_file
 from dialoop.store.fine_tuning import OPEN, Job, NewEvent, open_jobs
 from dialoop.store.identity import now_micros
+from dialoop.store.lease import held
 from dialoop.store.registry import Store
 from dialoop.types import ModelRef
 
@@ -72,17 +72,22 @@ class JobRunner:
         check(asked, settings, base)
 
     def _work(self) -> None:
-        self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / ".runner").open("a") as lease:
-            while not self._closing.is_set():
-                self._woken.clear()
-                try:
-                    busy = _held(lease) and self.look()
-                except Exception:
-                    log.exception("the job runner failed: it looks again")
-                    busy = True
-                self._woken.wait(BUSY_SECONDS if busy else IDLE_SECONDS)
-            self._leave()
+        while not self._closing.is_set():
+            with held(self._home / ".runner") as mine:
+                if mine:
+                    self._keep_looking()
+            self._woken.wait(IDLE_SECONDS)
+
+    def _keep_looking(self) -> None:
+        while not self._closing.is_set():
+            self._woken.clear()
+            try:
+                busy = self.look()
+            except Exception:
+                log.exception("the job runner failed: it looks again")
+                busy = False
+            self._woken.wait(BUSY_SECONDS if busy else IDLE_SECONDS)
+        self._leave()
 
     def look(self) -> bool:
         """Bring what runs in line with what is wanted; whether there is anything to wait for soon."""
@@ -246,12 +251,3 @@ class JobRunner:
 
     def _run(self, job: Job) -> RunDirectory:
         return RunDirectory(self._home / job.id)
-
-
-def _held(lease: IO[str]) -> bool:
-    """Whether this is the runner of the home; another's lease ends with it."""
-    try:
-        fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

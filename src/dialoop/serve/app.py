@@ -20,9 +20,10 @@ from dialoop.serve.data import add_data
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import install
 from dialoop.serve.fields import body_definitions
-from dialoop.serve.fine_tuning import Tuning, fine_tuning_routes
+from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.guard import Guard
 from dialoop.serve.keeper import Keeper
+from dialoop.serve.learning import add_learning
 from dialoop.serve.wire import model_to_openai
 from dialoop.store.registry import Store
 from dialoop.types import Catalogue, Condition, Engine, Health
@@ -77,9 +78,7 @@ def make_app(
         works += add_data(
             app, engine, store, keeper, max_file_bytes=max_file_bytes, batch_rows=batch_rows, **bounds
         )
-        app.include_router(fine_tuning_routes(engine, store, tuning, **bounds))
-        if tuning is not None:
-            works.append(tuning.runner.run)
+        works += add_learning(app, engine, store, tuning, **bounds)
     _describe(app, body_definitions())
     install(app)
     app.add_middleware(Acting)

@@ -117,15 +117,16 @@ class Evals:
     def start(
         self,
         eval_id: str,
+        run_id: str,
         name: str,
         model: str,
         data_source: Mapping[str, Any],
         metadata: Mapping[str, str] | None,
     ) -> EvalRun:
-        """A new run, which waits for its turn."""
+        """A new run, which waits for its turn. run_id: of `new_id("evalrun_")`."""
         self.get(eval_id)
         run = EvalRun(
-            new_id("evalrun_"), self.project, eval_id, name, model, data_source, metadata, "queued", None,
+            run_id, self.project, eval_id, name, model, data_source, metadata, "queued", None,
             None, now_micros(),
         )  # fmt: skip
         self._insert(eval_runs, run)

@@ -132,12 +132,13 @@ class Jobs:
             raise UnknownRecordError("fine-tuning job", job_id)
         return _job(row)
 
-    def list(self, window: Window, metadata: Mapping[str, str] | None = None) -> Page[Job]:
-        """The jobs that have all of these pairs in their metadata."""
-        query = matching(
-            sa.select(fine_tuning_jobs).where(J.project_id == self.project), J.metadata, metadata
-        )
-        return page_of(self.engine, query, J.id, window, _job)
+    def list(
+        self, window: Window, *, model: str | None = None, metadata: Mapping[str, str] = {}
+    ) -> Page[Job]:
+        """The jobs that began with a model and have all of these pairs in their metadata."""
+        query = sa.select(fine_tuning_jobs).where(J.project_id == self.project)
+        query = query if model is None else query.where(J.model == model)
+        return page_of(self.engine, matching(query, J.metadata, metadata), J.id, window, _job)
 
     def change(
         self, job_id: str, among: Sequence[Status], events: Sequence[NewEvent] = (), **values: Any
@@ -196,10 +197,10 @@ class Jobs:
 
 
 def matching(
-    query: sa.Select[Any], column: sa.ColumnElement[Any], pairs: Mapping[str, str] | None
+    query: sa.Select[Any], column: sa.ColumnElement[Any], pairs: Mapping[str, str]
 ) -> sa.Select[Any]:
     """`query` without the rows whose JSON object in `column` lacks one of these pairs."""
-    for key, value in (pairs or {}).items():
+    for key, value in pairs.items():
         entry = sa.func.json_each(column).table_valued("key", "value")
         query = query.where(sa.exists().where(entry.c.key == key, entry.c.value == value))
     return query
