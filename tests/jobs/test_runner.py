@@ -36,7 +36,9 @@ ASKED: Any = {
 def shop(home: Path) -> Iterator[tuple[OpenAI, Store]]:
     """A server whose answers need no torch; its jobs do."""
     store, ref = Store.open(home), ModelRef("tiny", tiny_model())
-    models, tuning = with_tuning(EchoEngine("tiny"), store, [ref], lambda ref: EchoEngine(ref.name), limit=1)
+    models, tuning = with_tuning(
+        EchoEngine(name="tiny"), store, [ref], lambda ref: EchoEngine(name=ref.name), limit=1
+    )
     with (
         serving(models, store=store, tuning=tuning) as url,
         OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,

@@ -32,7 +32,7 @@ TEMPLATE = {"type": "template", "template": [{"role": "user", "content": "{{item
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     store = Store.open(tmp_path_factory.mktemp("home"))
     with (
-        serving(EchoEngine("echo"), store=store) as url,
+        serving(EchoEngine(), store=store) as url,
         OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         yield client
@@ -74,7 +74,8 @@ def test_a_model_answers_a_file_and_every_answer_is_graded(client: OpenAI) -> No
     assert sorted(item.datasource_item_id for item in items) == [0, 1, 2]
     failed = client.evals.runs.output_items.list(run.id, eval_id=made.id, status="fail").data
     assert [item.sample.output[0].content for item in failed] == ["hello"]
-    assert client.evals.runs.output_items.retrieve(failed[0].id, eval_id=made.id, run_id=run.id) == failed[0]
+    one = client.evals.runs.output_items.retrieve(failed[0].id, eval_id=made.id, run_id=run.id)
+    assert one.model_dump() == failed[0].model_dump()
 
 
 def test_rows_with_their_answers_are_graded_as_they_are(client: OpenAI) -> None:
@@ -153,7 +154,8 @@ def test_evals_are_listed_renamed_and_deleted_with_their_runs(client: OpenAI) ->
 
 @pytest.mark.parametrize("metric", ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_l"])
 @pytest.mark.parametrize(("text", "other"), [
-    ("你好，请问有什么可以帮您？", "今天天气真不错啊朋友"), ("please tell me the order number", "quite another")
+    ("你好，请问有什么可以帮您？", "今天天气真不错啊朋友"),
+    ("please tell me the order number", "quite another"),
 ])  # fmt: skip
 def test_similarity_is_one_for_equal_texts_and_less_for_others_in_both_languages(
     metric: Any, text: str, other: str

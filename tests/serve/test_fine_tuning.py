@@ -68,7 +68,9 @@ class Shop:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     store = Store.open(tmp_path_factory.mktemp("home"))
     bases = {"tiny": ModelRef("tiny", tiny_model())}
-    models = TunedModels(Pool(EchoEngine("tiny"), lambda ref: EchoEngine(ref.name), limit=1), store, bases)
+    models = TunedModels(
+        Pool(EchoEngine(name="tiny"), lambda ref: EchoEngine(name=ref.name), limit=1), store, bases
+    )
     runner = Idle()
     tuning = Tuning(runner, models, bases)
     with (
@@ -91,7 +93,7 @@ def test_a_job_is_made_as_it_was_asked_for_and_told_in_openais_shape(shop: Shop)
     assert job.hyperparameters.n_epochs == 2
     assert job.method
     assert job.method.supervised
-    assert job.method.supervised.hyperparameters == job.hyperparameters
+    assert job.method.supervised.hyperparameters.model_dump() == job.hyperparameters.model_dump()
     assert shop.client.fine_tuning.jobs.retrieve(job.id) == job
     assert shop.runner.woken == woken + 1
     first = next(iter(shop.client.fine_tuning.jobs.list_events(job.id)))
