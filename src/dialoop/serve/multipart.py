@@ -43,7 +43,7 @@ async def read_form(
 
     Raises HttpError: 400 (no such form, a field missing, twice or unknown), 408 (nothing came for `seconds`),
     413 (a file of more than `max_bytes`), 415 (no form).
-    """  # fmt: skip
+    """
     boundary = _boundary(request, max_bytes)
     try:
         with await asyncio.to_thread(target.open, "xb") as file:
@@ -108,6 +108,7 @@ class _Reader:
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
+    _whole: bool = False
 
     @property
     def callbacks(self) -> dict[str, object]:
@@ -118,6 +119,7 @@ class _Reader:
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_end,
             "on_part_data": self._data,
+            "on_end": self._end,
         }
 
     def write_to(self, file: IO[bytes]) -> None:
@@ -125,6 +127,8 @@ class _Reader:
         file.writelines(pieces)
 
     def form(self) -> Form:
+        if not self._whole:
+            raise HttpError(400, "the form ends before its last boundary: send all of it")
         if self.file_field not in self._seen:
             raise HttpError(400, f"{self.file_field} is missing: add the file", param=self.file_field)
         seen = {name: value for name, value in self._seen.items() if name != self.file_field}
@@ -136,6 +140,9 @@ class _Reader:
 
     def _begin(self) -> None:
         self._disposition = b""
+
+    def _end(self) -> None:
+        self._whole = True
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
