@@ -83,13 +83,13 @@ class LeanDecoder:
     def _run(self, layer: _Layer, x: Tensor, turns: Tensor, step: Step) -> None:
         """One layer; `x`, (T, D), becomes its output."""
         shape = self._shape
-        qkv = self._fused(layer.qkv, layer.before(x)).view(len(x), -1, shape.size)
-        turned = qkv[:, : -shape.key_heads]
+        heads = self._fused(layer.qkv, layer.before(x)).view(len(x), -1, shape.size)
+        turning = heads[:, : -shape.key_heads]
         if layer.head_norm is not None:
-            turned.copy_(layer.head_norm(turned))
-        _turn(turned, turns)
-        q, k, v = qkv.split(shape.split, dim=1)  # type: ignore[no-untyped-call]
-        seen = step.attend(layer.index, q, k, v, scale=layer.scale, window=layer.window, cap=layer.cap)
+            turning.copy_(layer.head_norm(turning))
+        turning.view(torch.complex64)[..., : shape.turning // 2].mul_(turns)
+        q, pairs = heads[:, : shape.heads], heads[:, shape.heads :]
+        seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
         x += layer.after_attention(self._fused(layer.out, seen.reshape(len(x), -1)))
         gate, up = self._fused(layer.gate_up, layer.before_mlp(x)).chunk(2, dim=-1)
         x += layer.after_mlp(self._fused(layer.down, layer.act(gate).mul_(up)))
@@ -276,9 +276,3 @@ def _turns(rotary: Any, positions: int) -> Tensor:
     cos, sin = rotary(torch.zeros(1, dtype=torch.float32), at)
     half = cos.shape[-1] // 2
     return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
-
-
-def _turn(x: Tensor, turns: Tensor) -> None:
-    """Turn the pairs of `x`, (T, heads, size), in place."""
-    turning = x[..., : 2 * turns.shape[-1]]
-    torch.view_as_complex(turning.unflatten(-1, (-1, 2))).mul_(turns)  # type: ignore[no-untyped-call]

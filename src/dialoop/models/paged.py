@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dialoop.models.cache import Cache, Lane, Span, Step
 from dialoop.models.packed import head_logits
@@ -30,7 +31,9 @@ def _interface(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return paged_step.attend(layer, q, k, v, scale=scale, window=sliding_window, cap=softcap)[None], None
+    pairs = torch.cat([k, functional.pad(v, (0, k.shape[-1] - v.shape[-1]))], dim=1)
+    out = paged_step.attend(layer, q, pairs, scale=scale, window=sliding_window, cap=softcap)
+    return out[None, ..., : v.shape[-1]], None
 
 
 class Body(Protocol):
