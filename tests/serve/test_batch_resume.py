@@ -64,10 +64,14 @@ def test_progress_is_read_again_and_a_half_written_line_cut_off(tmp_path: Path) 
         progress.answered("b", 400, {"error": {}})
         progress.not_asked("c", "batch_expired", "late")
         progress.answered("a", 200, {})
-    (tmp_path / OUTPUT).open("ab").write(b'{"custom_id": "d"')
+    with (tmp_path / OUTPUT).open("ab") as file:
+        file.write(b'{"custom_id": "d"')
     with Progress(tmp_path) as again:
         assert again.done == {"a", "b", "c"}
         assert again.counts == {OUTPUT: 1, ERRORS: 2}
         assert (again.usage["input"], again.usage["output"]) == (3, 2)
         again.answered("d", 200, {})
-    assert [json.loads(line)["custom_id"] for line in (tmp_path / OUTPUT).open()] == ["a", "d"]
+    assert [json.loads(line)["custom_id"] for line in (tmp_path / OUTPUT).read_bytes().splitlines()] == [
+        "a",
+        "d",
+    ]

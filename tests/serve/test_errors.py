@@ -171,7 +171,7 @@ def test_content_is_never_repeated(client: httpx.Client) -> None:
         body(model=SECRET),
         body(**{SECRET: 1}),
         body(stream=True, stream_options={SECRET: 1}),
-        body(metadata={"note": SECRET}),
+        body(metadata={"note": SECRET * 9}),
     ]
     for each in bad:
         answer = client.post(CHAT, json=each)

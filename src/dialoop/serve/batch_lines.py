@@ -70,7 +70,7 @@ def check_lines(
     *,
     most_problems: int = MOST_PROBLEMS,
 ) -> Checked:
-    """Read every line. endpoints: that lines may name.  served: knows the models, None = any."""  # fmt: skip
+    """Read every line. endpoints: that lines may name.  served: knows the models, None = any."""
     seen: dict[str, int] = {}
     models: dict[str, int] = {}
     problems: list[Problem] = []

@@ -22,24 +22,26 @@ class Progress:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
         self.done: set[str] = set()
+        self.gave_up = False
+        """Some requests were not asked: the batch ended before."""
         self.usage: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._files: dict[str, IO[bytes]] = {}
+        for name in (OUTPUT, ERRORS):
+            self._files[name] = (folder / name).open("a+b")
+            self._recover(name)
 
     def __enter__(self) -> Progress:
-        for name in (OUTPUT, ERRORS):
-            self._files[name] = (self.folder / name).open("a+b")
-            self._recover(name)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        with self._lock:
+            for file in self._files.values():
+                file.close()
 
     def answered(self, custom_id: str, status: int, body: Any) -> None:
         """Write down what a request was answered with."""
@@ -77,6 +79,7 @@ class Progress:
     def _count(self, name: str, row: Mapping[str, Any]) -> None:
         self.done.add(row["custom_id"])
         self.counts[name] += 1
+        self.gave_up = self.gave_up or row["error"] is not None
         if name == OUTPUT:
             self.usage.update(_usage(row["response"]["body"].get("usage") or {}))
 

@@ -99,10 +99,11 @@ class BatchRunner:
         folder = self._store.batches.folder(batch.id)
         with _alone(folder) as alone, acting_for(batch.project_id):
             begun = await self._validated(batch, folder) if alone else None
-            if begun is not None:
-                with Progress(folder) as progress:
-                    if begun.status != "in_progress" or await self._answered(begun, folder, progress):
-                        await self._finish(begun, folder, progress)
+            if begun is not None and self._can_go_on(begun):
+                with await asyncio.to_thread(Progress, folder) as progress:
+                    if begun.status == "in_progress":
+                        await self._answer(begun, folder, progress)
+                    await self._finish(begun, folder, progress)
         await asyncio.to_thread(self._store.batches.tidy)
 
     async def _validated(self, batch: Batch, folder: Path) -> Batch | None:
@@ -122,11 +123,14 @@ class BatchRunner:
             change, batch, "in_progress", total=checked.total, models=list(checked.models)
         )
 
-    async def _answered(self, batch: Batch, folder: Path, progress: Progress) -> bool:
-        """Ask all that was not answered before, or until it expires. False where it cannot go on now."""
+    def _can_go_on(self, batch: Batch) -> bool:
+        """Whether the models are there that it needs, if it needs any."""
+        asks = batch.status == "in_progress" and batch.expires > now_micros()
+        return not asks or set(batch.models) <= set(self._served())
+
+    async def _answer(self, batch: Batch, folder: Path, progress: Progress) -> None:
+        """Ask all that was not answered before, or until it expires."""
         left = (batch.expires - now_micros()) / 1e6
-        if left > 0 and not set(batch.models) <= set(self._served()):
-            return False
         counting = asyncio.create_task(self._count(batch, progress))
         try:
             async with asyncio.timeout(left):
@@ -135,7 +139,6 @@ class BatchRunner:
             pass
         finally:
             counting.cancel()
-        return True
 
     async def _all_lines(self, batch: Batch, folder: Path, progress: Progress) -> None:
         lines = lines_of(folder / "input.jsonl")
@@ -169,12 +172,11 @@ class BatchRunner:
     async def _finish(self, batch: Batch, folder: Path, progress: Progress) -> None:
         """Make files of what was answered. Begun again, it makes the same ones."""
         left = batch.total - len(progress.done)
-        status: BatchStatus = (
-            "cancelled" if batch.status == "cancelling" else "expired" if left else "completed"
-        )
         if left:
-            why = ("batch_cancelled", CANCELLED) if status == "cancelled" else ("batch_expired", EXPIRED)
+            why = ("cancelled", CANCELLED) if batch.status == "cancelling" else ("expired", EXPIRED)
             await asyncio.to_thread(_give_up, folder, progress, *why)
+        status: BatchStatus = "expired" if progress.gave_up else "completed"
+        status = "cancelled" if batch.status == "cancelling" else status
         during: BatchStatus = "finalizing" if status == "completed" else batch.status
         ids = {"output_file_id": batch.output_file_id, "error_file_id": batch.error_file_id}
         for field, name in (("output_file_id", OUTPUT), ("error_file_id", ERRORS)):
@@ -211,7 +213,7 @@ def _counts(progress: Progress) -> dict[str, Any]:
 
 def _give_up(folder: Path, progress: Progress, code: str, message: str) -> None:
     for line in lines_of(folder / "input.jsonl"):
-        progress.not_asked(line.custom_id, code, message)
+        progress.not_asked(line.custom_id, f"batch_{code}", message)
 
 
 def _pause(answered: Answered) -> float:
@@ -223,7 +225,12 @@ def _pause(answered: Answered) -> float:
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
     """Whether no other process works on the batch; the lock of a killed one is free."""
-    with (folder / ".lock").open("a") as file:
+    try:
+        file = (folder / ".lock").open("a")
+    except FileNotFoundError:  # it has ended meanwhile
+        yield False
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -30,17 +30,13 @@ def add_data(
     max_body_bytes: int,
     body_seconds: float,
 ) -> list[Work]:
-    """Add the routes to `app`; what has to run beside them."""  # fmt: skip
-    live = Live()
+    """Add the routes to `app`; what has to run beside them."""
+    live, inside = Live(), Inside(app)
     app.add_middleware(Counting, live=live)
     runner = BatchRunner(
-        store, Inside(app).post, Gate(batch_rows, lambda: live.open),
+        store, inside.post, Gate(batch_rows, lambda: live.open),
         lambda: {served.name for served in catalogue.models()},
     )  # fmt: skip
-
-    def paths() -> set[str]:
-        return {getattr(route, "path", "") for route in app.routes}
-
     app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
     app.include_router(
         upload_routes(
@@ -49,6 +45,6 @@ def add_data(
     )
     app.include_router(stored_routes(store, keeper, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
     app.include_router(
-        batch_routes(store, runner.wake, paths, max_body_bytes=max_body_bytes, body_seconds=body_seconds)
+        batch_routes(store, runner.wake, inside.has, max_body_bytes=max_body_bytes, body_seconds=body_seconds)
     )
     return [partial(keep_house, store), runner.run]

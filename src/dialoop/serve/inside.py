@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Match
 from starlette.types import Message
 
 from dialoop.serve.caller import Caller, acting_for
@@ -32,6 +33,11 @@ class Inside:
         routes = AsyncExitStackMiddleware(app.router)
         self._routes = CatchAll(ExceptionMiddleware(routes, handlers=app.exception_handlers))
         self._app = app
+
+    def has(self, path: str) -> bool:
+        """Whether there is such a route to post to."""
+        scope = self._scope(path, 0, Caller(""))
+        return any(route.matches(scope)[0] is Match.FULL for route in self._app.routes)
 
     async def post(self, path: str, body: bytes, caller: Caller) -> Answered:
         """The answer to a JSON body."""

@@ -43,7 +43,7 @@ async def read_form(
 
     Raises HttpError: 400 (no such form, a field missing, twice or unknown), 408 (nothing came for `seconds`),
     413 (a file of more than `max_bytes`), 415 (no form).
-    """  # fmt: skip
+    """
     boundary = _boundary(request, max_bytes)
     try:
         with await asyncio.to_thread(target.open, "xb") as file:
@@ -51,7 +51,7 @@ async def read_form(
             parser = MultipartParser(boundary, reader.callbacks)  # type: ignore[arg-type]
             async for chunk in _chunks(request, seconds):
                 parser.write(chunk)
-                if reader.waiting >= WRITE_BYTES:
+                if len(reader.waiting) >= WRITE_BYTES:
                     await asyncio.to_thread(reader.write_to, file)
             parser.finalize()
             await asyncio.to_thread(reader.write_to, file)
@@ -76,13 +76,14 @@ async def _chunks(request: Request, seconds: float) -> AsyncIterator[bytes]:
     while True:
         try:
             async with asyncio.timeout(seconds):
-                yield await anext(stream)
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise HttpError(408, f"nothing came for {seconds:g} s: send the body faster") from None
         except ClientDisconnect:
             raise HttpError(400, "the body ended early: send all of it") from None
+        yield chunk
 
 
 def _too_large(max_bytes: int) -> HttpError:
@@ -98,8 +99,7 @@ class _Reader:
     file_field: str
     known: Collection[str]
     max_bytes: int
-    waiting: int = 0
-    _pieces: list[bytes] = field(default_factory=list)
+    waiting: bytearray = field(default_factory=bytearray)
     _total: int = 0
     _overhead: int = 0
     _filename: str | None = None
@@ -108,6 +108,7 @@ class _Reader:
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
+    _whole: bool = False
 
     @property
     def callbacks(self) -> dict[str, object]:
@@ -118,13 +119,16 @@ class _Reader:
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_end,
             "on_part_data": self._data,
+            "on_end": self._end,
         }
 
     def write_to(self, file: IO[bytes]) -> None:
-        pieces, self._pieces, self.waiting = self._pieces, [], 0
-        file.writelines(pieces)
+        file.write(self.waiting)
+        self.waiting.clear()
 
     def form(self) -> Form:
+        if not self._whole:
+            raise HttpError(400, "the form ends before its last boundary: send all of it")
         if self.file_field not in self._seen:
             raise HttpError(400, f"{self.file_field} is missing: add the file", param=self.file_field)
         seen = {name: value for name, value in self._seen.items() if name != self.file_field}
@@ -136,6 +140,9 @@ class _Reader:
 
     def _begin(self) -> None:
         self._disposition = b""
+
+    def _end(self) -> None:
+        self._whole = True
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -174,8 +181,7 @@ class _Reader:
         self._total += end - start
         if self._total > self.max_bytes:
             raise _too_large(self.max_bytes)
-        self._pieces.append(data[start:end])
-        self.waiting += end - start
+        self.waiting += data[start:end]
 
     def _count(self, size: int) -> None:
         self._overhead += size

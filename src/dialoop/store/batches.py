@@ -84,7 +84,7 @@ class Batches:
         metadata: Mapping[str, str],
         output_seconds: int | None,
     ) -> Batch:
-        """Begin a batch; it keeps the bytes of its input. Raises UnknownRecordError."""  # fmt: skip
+        """Begin a batch; it keeps the bytes of its input. Raises UnknownRecordError."""
         now, batch_id = now_micros(), new_id("batch_")
         made = Batch(
             batch_id, self.project, endpoint, input_file_id, window, now, now + seconds * 1_000_000, key_id,
