@@ -66,7 +66,7 @@ def trained(client: OpenAI, file: bytes, **fields: Any) -> str:
 def evaluated(client: OpenAI, model: str) -> Any:
     """The run of `model` over questions whose answer is known, once it has ended."""
     made = client.evals.create(
-        data_source_config={"type": "custom", "item_schema": {"type": "object"}, "include_sample_schema": True},
+        data_source_config={"type": "custom", "item_schema": {}, "include_sample_schema": True},
         testing_criteria=[{
             "type": "text_similarity", "name": "alike", "evaluation_metric": "rouge_l", "pass_threshold": 0.8,
             "input": "{{sample.output_text}}", "reference": "{{item.want}}",
