@@ -143,6 +143,8 @@ class TrainSettings(Settings):
     """Passes over the training rows."""
     batch_tokens: int = Field(4096, ge=64)
     """Tokens of one forward pass; rows are packed into it without padding."""
+    batch_rows: int | None = Field(None, ge=1)
+    """Rows of one update, in as many forward passes as they need; None = as many as `accumulate` hold."""
     accumulate: int = Field(1, ge=1)
     """Forward passes of one update; the loss is the mean over all their supervised tokens."""
     max_length: int = Field(1024, ge=16)

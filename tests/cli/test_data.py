@@ -12,6 +12,9 @@ from typer.testing import CliRunner, Result
 
 from dialoop.cli.data import app
 from dialoop.errors import ConfigError, DataError, RejectsError
+from dialoop.store.database import writing
+from dialoop.store.registry import Store
+from dialoop.store.stored import StoredCompletion
 
 WORDS = [f"word{i}" for i in range(300)]
 
@@ -194,3 +197,29 @@ def test_an_unreadable_row_is_written_down_by_split(tmp_path: Path) -> None:
     result = run("split", file, "--out", tmp_path / "out")
     assert "1 rows could not be read" in result.stdout
     assert [r["line"] for r in rows_of(tmp_path / "out" / "rejects.jsonl")] == [21]
+
+
+def test_stored_chats_become_a_training_file(tmp_path: Path) -> None:
+    def keep(number: int, content: object, **metadata: str) -> StoredCompletion:
+        message = {"role": "assistant", "content": f"answer {number}", "refusal": None}
+        completion = {"id": f"chatcmpl-{number}", "choices": [{"index": 0, "message": message}]}
+        asked = [{"role": "user", "content": content}]
+        return StoredCompletion(f"chatcmpl-{number}", "shop", number, asked, completion, {}, metadata)
+
+    image = [{"type": "image_url", "image_url": {"url": "x"}}]
+    with Store.open(tmp_path / "home") as store, writing(store.engine).begin() as connection:
+        for kept in (keep(1, "退货", good="yes"), keep(2, image, good="yes"), keep(3, "Hi")):
+            store.stored.insert(connection, kept)
+    out = tmp_path / "next.jsonl"
+    arguments = ["stored", "--out", str(out), "--model", "shop", "--metadata", "good=yes"]
+    result = CliRunner().invoke(app, arguments, obj=tmp_path / "home")
+    assert result.exit_code == 0, result.output
+    assert "1 dialogues" in result.output
+    assert "left out chatcmpl-2" in result.output
+    (row,) = rows_of(out)
+    assert [turn["content"] for turn in row["messages"]] == ["退货", "answer 1"]
+    assert row["metadata"] == {"good": "yes", "id": "chatcmpl-1"}
+    wrong = CliRunner().invoke(
+        app, ["stored", "--out", str(out), "--metadata", "good"], obj=tmp_path / "home"
+    )
+    assert isinstance(wrong.exception, ConfigError)

@@ -1,9 +1,9 @@
-"""`dialoop data`: look at dialogues, clean them, split them."""
+"""`dialoop data`: look at dialogues, clean them, split them, take them from the store."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from dialoop.data.clean import Progress
     from dialoop.data.cleaning import Cleaned, Input
     from dialoop.data.parting import Parted
+    from dialoop.store.stored import StoredCompletion
+    from dialoop.types import Conversation
 
-app = typer.Typer(help="Check, clean and split files of dialogues.", no_args_is_help=True)
+app = typer.Typer(help="Check, clean, split and export dialogues.", no_args_is_help=True)
 
 Files = Annotated[list[Path], typer.Argument(help="Files of dialogues, gzipped or not.", metavar="FILE...")]
 Format = Annotated[
@@ -142,6 +144,46 @@ def split(
             check_leaks=leaks, remove_leaks=remove_leaks, threshold=near_threshold,
         )  # fmt: skip
     _print_parted(parted)
+
+
+@app.command("stored")
+def stored(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="JSONL file to write, gzipped where it ends in .gz.")],
+    model: Annotated[str | None, typer.Option(help="Only what this model answered.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="Only those with this metadata, KEY=VALUE.")
+    ] = None,
+) -> None:
+    """Write the chats that were answered with `store: true` as dialogues to train on, the oldest first."""
+    from dialoop.data.writer import write_openai
+    from dialoop.store.registry import Store
+
+    wanted = dict(_pair("--metadata", text) for text in metadata or ())
+    skipped: list[str] = []
+    with Store.open(context.obj) as store:
+        rows = store.stored.all(model=model, metadata=wanted)
+        written = write_openai(out, _conversations(rows, skipped.append))
+    typer.echo(f"{out}: {written} dialogues")
+    for reason in skipped:
+        typer.echo(f"left out {reason}", err=True)
+
+
+def _conversations(rows: Iterable[StoredCompletion], skip: Callable[[str], None]) -> Iterator[Conversation]:
+    from dialoop.errors import DataError
+
+    for kept in rows:
+        try:
+            yield kept.conversation
+        except DataError as error:
+            skip(f"{kept.id}: {error}")
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"{option} {echo(text)}: expected KEY=VALUE")
+    return key, value
 
 
 def _print_parted(parted: Parted) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,9 +13,11 @@ import typer
 if TYPE_CHECKING:
     from dialoop.engine.loaded import Loaded
     from dialoop.serve.adapters import AdapterFolders
-    from dialoop.types import Engine, ModelRef, Served
+    from dialoop.types import ModelRef, Served
 
 SHIPPED = "dialoop-base"
+TUNED_ROWS = 8
+"""Answers side by side of a fine-tuned whole model, whose memory is beside that of the served ones."""
 
 
 def serve(
@@ -57,10 +60,16 @@ def serve(
     ] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest request body.")] = 8 * 2**20,
     max_file_bytes: Annotated[int, typer.Option(min=1024, help="Longest uploaded file.")] = 512 * 2**20,
+    batch_rows: Annotated[
+        int, typer.Option(min=1, help="Requests of batches side by side; fewer while clients wait.")
+    ] = 8,
     adapter_dir: Annotated[
         list[Path] | None,
         typer.Option(help="Let requests load adapters from here and the home, and unload them."),
     ] = None,
+    max_tuned: Annotated[
+        int, typer.Option(min=1, help="Fine-tuned whole models in memory at a time, each in a process.")
+    ] = 2,
     adapter_memory: Annotated[
         int, typer.Option(min=1, help="MiB, by model, of adapters that requests loaded without pinning them.")
     ] = 1024,
@@ -87,30 +96,36 @@ def serve(
         listening = bind(host, port)
     with listening:
         from dialoop.cli.site import gateway, read_site, upstreams_of
+        from dialoop.cli.tuned import with_tuning
+        from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
 
-        site = read_site(context.obj)
+        site, store = read_site(context.obj), Store.open(context.obj)
         upstreams = upstreams_of(site, upstream or [])
         names = model or ([] if upstreams else [SHIPPED])
-        engine: Engine | None = None
-        if names:
-            from dialoop.engine.process import ProcessEngine
 
-            engine = ProcessEngine(
-                resolve(context.obj, names), context=max_model_len, precision=precision, max_rows=max_rows,
-                max_open=max_open, speculate=speculate, adapter_memory=adapter_memory * 2**20,
+        def start(refs: Sequence[ModelRef], rows: int = max_rows) -> ProcessEngine:
+            return ProcessEngine(
+                refs, context=max_model_len, precision=precision, max_rows=rows, max_open=max_open,
+                speculate=speculate, adapter_memory=adapter_memory * 2**20,
             )  # fmt: skip
-        if upstreams or engine is None:
-            engine = gateway(upstreams, engine)
+
+        engine, tuning = None, None
+        if names:
+            refs = resolve(context.obj, names)
+            engine, tuning = with_tuning(
+                start(refs), store, refs, lambda ref: start([ref], min(max_rows, TUNED_ROWS)), limit=max_tuned
+            )
+        serving = engine if engine is not None and not upstreams else gateway(upstreams, engine)
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
-            engine, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
-            store=Store.open(context.obj), max_open=max_open, cors_origins=origins, log_requests=log_requests,
-            max_file_bytes=max_file_bytes, safety=site.safety,
+            serving, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
+            store=store, max_open=max_open, cors_origins=origins, log_requests=log_requests,
+            max_file_bytes=max_file_bytes, batch_rows=batch_rows, tuning=tuning, safety=site.safety,
         )  # fmt: skip
         if log_requests:
             _log_to_stderr()
-        typer.echo(greeting(url_of(listening), engine.models(), keyed))
+        typer.echo(greeting(url_of(listening), serving.models(), keyed))
         Server(app).run(sockets=[listening])
 
 

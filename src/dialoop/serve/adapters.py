@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
 from dialoop.errors import ModelError, RequestError, StoreError, UnsupportedError, echo
 from dialoop.serve.body import read_json
 from dialoop.serve.errors import HttpError
-from dialoop.serve.wire import refusal
+from dialoop.serve.typed_body import described, parsed
 from dialoop.types import Engine, Load, ModelRef
 
 B = TypeVar("B", bound=BaseModel)
@@ -93,9 +93,9 @@ def adapter_routes(
         if not isinstance(engine, Load):
             raise UnsupportedError("this engine loads no adapters")
         body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
-        return engine, folders, _parse(model, body)
+        return engine, folders, parsed(model, body)
 
-    @router.post("/v1/load_lora_adapter", openapi_extra=_schema(LoadBody), response_class=PlainTextResponse)
+    @router.post("/v1/load_lora_adapter", openapi_extra=described(LoadBody), response_class=PlainTextResponse)
     async def load_lora_adapter(request: Request) -> Response:
         """Serve a LoRA adapter of a served base under a name of its own."""
         loading, allowed, asked = await read(request, LoadBody)
@@ -113,7 +113,7 @@ def adapter_routes(
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     @router.post(
-        "/v1/unload_lora_adapter", openapi_extra=_schema(UnloadBody), response_class=PlainTextResponse
+        "/v1/unload_lora_adapter", openapi_extra=described(UnloadBody), response_class=PlainTextResponse
     )
     async def unload_lora_adapter(request: Request) -> Response:
         """Serve an adapter no longer; answers that have begun are finished."""
@@ -126,15 +126,3 @@ def adapter_routes(
 
 def _ref(asked: LoadBody, folders: AdapterFolders) -> ModelRef:
     return replace(folders.resolve(folders.find(asked.lora_path)), name=asked.lora_name)
-
-
-def _parse(model: type[B], body: Mapping[str, Any]) -> B:
-    try:
-        return model.model_validate({name: value for name, value in body.items() if value is not None})
-    except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0])) from None
-
-
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"required": True, "content": content}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -24,12 +23,16 @@ from dialoop.serve.admission import Admission, Doors
 from dialoop.serve.background import Work, working
 from dialoop.serve.chat import chat_routes
 from dialoop.serve.completions import completion_routes
+from dialoop.serve.data import add_data
 from dialoop.serve.embeddings import embedding_routes
 from dialoop.serve.errors import CatchAll, install
 from dialoop.serve.fields import ChatBody, CompletionBody, body_definitions
-from dialoop.serve.files import file_routes, keep_house
+from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.guard import Guard, Locks
 from dialoop.serve.idempotency import Idempotency
+from dialoop.serve.inside import Inside
+from dialoop.serve.keeper import Keeper
+from dialoop.serve.learning import add_learning
 from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.observe import Observer
@@ -55,6 +58,8 @@ def make_app(
     cors_origins: Sequence[str] = (),
     log_requests: bool = False,
     safety: SafetySettings = SafetySettings(),  # noqa: B008
+    batch_rows: int = 8,
+    tuning: Tuning | None = None,
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
@@ -62,7 +67,8 @@ def make_app(
     bring one.  hosts: Host names accepted as long as no key is asked for, None = any.
     max_body_bytes, body_seconds: a longer or slower body is refused.  adapters: where they may be loaded from
     by request, None = nowhere.  store: where requests keep data and keys lie; closed at shutdown, None = they
-    keep none.  max_file_bytes: a longer file is refused.
+    keep none.  max_file_bytes: a longer file is refused.  batch_rows: requests of batches that are under way
+    at once.  tuning: trains what requests ask for; None = they are refused.
     max_open: requests to models that may be open, None = as many as the engine allows.
     cors_origins: web pages that may ask from a browser, "*" = all.  log_requests: a line for each request.
     safety: the moderation filter.
@@ -81,6 +87,8 @@ def make_app(
         async with working(works):
             yield
         await engine.aclose()
+        if keeper is not None:
+            await asyncio.to_thread(keeper.close)
         if ledger and writing:
             writing.cancel()
             with suppress(asyncio.CancelledError):
@@ -94,7 +102,8 @@ def make_app(
         redirect_slashes=False,
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-    app.include_router(chat_routes(chat, **bounds))
+    keeper = None if store is None else Keeper(store)
+    app.include_router(chat_routes(chat, keeper, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))
@@ -104,9 +113,13 @@ def make_app(
     app.include_router(_catalogue_routes(engine))
     app.include_router(_service_routes(engine, doors))
     app.include_router(metrics_routes(engine, metrics))
-    if store is not None:
-        app.include_router(file_routes(store, max_file_bytes=max_file_bytes, body_seconds=body_seconds))
-        works.append(partial(keep_house, store))
+    if store is not None and keeper is not None:
+        inside = Inside(app, ledger)
+        works += add_data(
+            app, inside, lambda: doors.open, engine, store, keeper, max_file_bytes=max_file_bytes,
+            batch_rows=batch_rows, **bounds,
+        )  # fmt: skip
+        works += add_learning(app, inside, engine, store, tuning, **bounds)
     _describe(app, body_definitions(ChatBody, CompletionBody))
     install(app)
     # The last that is added is the first that a request comes to.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import traceback
 from collections.abc import Mapping
@@ -87,12 +88,25 @@ def http_error(error: Exception) -> HttpError:
         return answer
     if isinstance(error, UnknownRecordError):
         return HttpError(404, str(error), param="id")
+    if _no_room(error):
+        return HttpError(507, "the server's disk takes no more: delete files, then try again")
     if isinstance(error, RenderError):
         return HttpError(400, str(error), param="messages")
     if isinstance(error, RecursionError):
         return HttpError(400, "the body is nested too deeply: send a flatter one")
     _log(error)
     return HttpError(500, "the server failed to answer: its log says where; try again")
+
+
+def _no_room(error: BaseException | None) -> bool:
+    """Whether a full disk is behind `error`, of a file or of SQLite's."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_FULL":
+            return True
+        error = error.__cause__
+    return False
 
 
 def _query_error(problem: Mapping[str, Any]) -> HttpError:

@@ -236,9 +236,9 @@ class ChatBody(SamplingBody):
     echo: bool = False
     """Where the last message is the assistant's, begin the answer with its text."""
     store: bool = False
-    """Keep the completion."""
+    """Keep the messages, the parameters and the answer: GET /v1/chat/completions lists them."""
     metadata: Metadata = Field({})
-    """Up to 16 pairs of text, kept with the completion and told with it."""
+    """Up to 16 pairs of text, kept with a stored completion, to find it by, and told with the answer."""
     safety_identifier: str | None = Field(None, max_length=64)
     """Hint: an end user's id; not used."""
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from dialoop.data.training_file import check_training_file
 from dialoop.errors import DataError, UnknownRecordError, echo, nearest
+from dialoop.serve.batch_lines import ENDPOINTS, check_lines
 from dialoop.serve.caller import caller_of
 from dialoop.serve.connection import ByteStream
 from dialoop.serve.errors import HttpError
@@ -23,6 +24,7 @@ from dialoop.serve.multipart import Form, read_form
 from dialoop.serve.paging import ListQuery, list_schema, page_to_openai
 from dialoop.store.files import File, Files, Purpose, UploadPurpose
 from dialoop.store.registry import Store
+from dialoop.store.uploads import Uploads
 
 READ_BYTES = 1 << 20
 PURGE_SECONDS = 60.0
@@ -146,9 +148,9 @@ def file_routes(store: Store, *, max_file_bytes: int, body_seconds: float) -> AP
 
 
 @asynccontextmanager
-async def staging(files: Files) -> AsyncGenerator[Path, None]:
-    """`Files.staged` off the event loop."""
-    place = files.staged()
+async def staging(kind: Files | Uploads) -> AsyncGenerator[Path, None]:
+    """Its `staged`, off the event loop."""
+    place = kind.staged()
     folder = await asyncio.to_thread(place.__enter__)
     try:
         yield folder
@@ -187,15 +189,17 @@ def _seconds(form: Form) -> int | None:
 
 
 def adopt_checked(
-    files: Files, path: Path, filename: str, purpose: UploadPurpose, seconds: int | None
+    files: Files, path: Path, filename: str, purpose: str, seconds: int | None, file_id: str | None = None
 ) -> File:
     """Take an uploaded file in. Raises HttpError with the first line at fault of one that has rows."""
     try:
         if purpose == "fine-tune":
             check_training_file(path)
+        if purpose == "batch" and (problems := check_lines(path, ENDPOINTS, most_problems=1).problems):
+            raise DataError(str(problems[0]))
     except DataError as error:
         raise HttpError(400, str(error), param="file", code="invalid_file_format") from None
-    return files.adopt(path, filename=filename, purpose=purpose, seconds=seconds)
+    return files.adopt(path, filename=filename, purpose=purpose, seconds=seconds, file_id=file_id)
 
 
 def file_to_openai(file: File) -> FileObject:
@@ -218,7 +222,9 @@ async def _bytes_of(path: Path, file_id: str) -> AsyncGenerator[bytes, None]:
 
 async def keep_house(store: Store) -> None:
     """Clear away what killed servers left, then what expires, for as long as the server runs."""
-    await asyncio.to_thread(store.files.tidy)
+    for kind in (store.files, store.uploads):
+        await asyncio.to_thread(kind.tidy)
     while True:
-        await asyncio.to_thread(store.files.purge)
+        for kind in (store.files, store.uploads):
+            await asyncio.to_thread(kind.purge)
         await asyncio.sleep(PURGE_SECONDS)

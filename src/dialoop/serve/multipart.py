@@ -42,8 +42,8 @@ async def read_form(
     """Write the file of the form to `target` and give the rest.
 
     Raises HttpError: 400 (no such form, a field missing, twice or unknown), 408 (nothing came for `seconds`),
-    413 (a file of more than `max_bytes`), 415 (no form), 507 (no room on the disk).
-    """  # fmt: skip
+    413 (a file of more than `max_bytes`), 415 (no form).
+    """
     boundary = _boundary(request, max_bytes)
     try:
         with await asyncio.to_thread(target.open, "xb") as file:
@@ -51,14 +51,12 @@ async def read_form(
             parser = MultipartParser(boundary, reader.callbacks)  # type: ignore[arg-type]
             async for chunk in _chunks(request, seconds):
                 parser.write(chunk)
-                if reader.waiting >= WRITE_BYTES:
+                if len(reader.waiting) >= WRITE_BYTES:
                     await asyncio.to_thread(reader.write_to, file)
             parser.finalize()
             await asyncio.to_thread(reader.write_to, file)
     except FormParserError:
         raise HttpError(400, "the body is no multipart form: send the parts of multipart/form-data") from None
-    except OSError:
-        raise HttpError(507, "the server's disk takes no more: delete files, then try again") from None
     return reader.form()
 
 
@@ -78,13 +76,14 @@ async def _chunks(request: Request, seconds: float) -> AsyncIterator[bytes]:
     while True:
         try:
             async with asyncio.timeout(seconds):
-                yield await anext(stream)
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:
             raise HttpError(408, f"nothing came for {seconds:g} s: send the body faster") from None
         except ClientDisconnect:
             raise HttpError(400, "the body ended early: send all of it") from None
+        yield chunk
 
 
 def _too_large(max_bytes: int) -> HttpError:
@@ -100,8 +99,7 @@ class _Reader:
     file_field: str
     known: Collection[str]
     max_bytes: int
-    waiting: int = 0
-    _pieces: list[bytes] = field(default_factory=list)
+    waiting: bytearray = field(default_factory=bytearray)
     _total: int = 0
     _overhead: int = 0
     _filename: str | None = None
@@ -110,6 +108,7 @@ class _Reader:
     _header: bytearray = field(default_factory=bytearray)
     _value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
+    _whole: bool = False
 
     @property
     def callbacks(self) -> dict[str, object]:
@@ -120,13 +119,16 @@ class _Reader:
             "on_header_end": self._header_end,
             "on_headers_finished": self._headers_end,
             "on_part_data": self._data,
+            "on_end": self._end,
         }
 
     def write_to(self, file: IO[bytes]) -> None:
-        pieces, self._pieces, self.waiting = self._pieces, [], 0
-        file.writelines(pieces)
+        file.write(self.waiting)
+        self.waiting.clear()
 
     def form(self) -> Form:
+        if not self._whole:
+            raise HttpError(400, "the form ends before its last boundary: send all of it")
         if self.file_field not in self._seen:
             raise HttpError(400, f"{self.file_field} is missing: add the file", param=self.file_field)
         seen = {name: value for name, value in self._seen.items() if name != self.file_field}
@@ -138,6 +140,9 @@ class _Reader:
 
     def _begin(self) -> None:
         self._disposition = b""
+
+    def _end(self) -> None:
+        self._whole = True
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
         self._header += data[start:end]
@@ -162,7 +167,7 @@ class _Reader:
             raise HttpError(400, f"{name} came twice: send it once", param=name)
         self._name, self._seen[name] = name, bytearray()
         if name == self.file_field and b"filename" in options:
-            self._filename = _plain(options[b"filename"].decode("utf-8", "replace"))
+            self._filename = plain_filename(options[b"filename"].decode("utf-8", "replace"))
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._name != self.file_field:
@@ -176,8 +181,7 @@ class _Reader:
         self._total += end - start
         if self._total > self.max_bytes:
             raise _too_large(self.max_bytes)
-        self._pieces.append(data[start:end])
-        self.waiting += end - start
+        self.waiting += data[start:end]
 
     def _count(self, size: int) -> None:
         self._overhead += size
@@ -185,7 +189,7 @@ class _Reader:
             raise HttpError(400, "the form holds too much beside its file: leave out what is not needed")
 
 
-def _plain(filename: str) -> str:
+def plain_filename(filename: str) -> str:
     """Without folders and control characters. Raises HttpError."""
     name = "".join(c for c in filename.replace("\\", "/").rpartition("/")[2] if c.isprintable())
     if not 0 < len(name) <= 255:

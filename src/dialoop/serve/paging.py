@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dialoop.serve.typed_body import inlined
 from dialoop.store.pages import Page, Window
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ def list_schema(item: type[BaseModel], description: str = "A page.") -> dict[int
     one_id = {"anyOf": [{"type": "string"}, {"type": "null"}]}
     properties = {
         "object": {"const": "list"},
-        "data": {"type": "array", "items": item.model_json_schema()},
+        "data": {"type": "array", "items": inlined(item.model_json_schema())},
         "first_id": one_id,
         "last_id": one_id,
         "has_more": {"type": "boolean"},

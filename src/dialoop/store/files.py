@@ -58,7 +58,7 @@ class Files:
         path: Path,
         *,
         filename: str,
-        purpose: Purpose,
+        purpose: str,
         seconds: int | None = None,
         file_id: str | None = None,
     ) -> File:
@@ -67,7 +67,7 @@ class Files:
         All or nothing.  seconds: how long it is kept; None = for ever, a batch's input for 30 days.
         file_id: one given out before (`new_id("file")`); a file of that id that is here already is kept.
         Raises StoreError where the disk refuses.
-        """  # fmt: skip
+        """
         seconds = BATCH_LIFE if seconds is None and purpose == "batch" else seconds
         created = now_micros()
         expires = None if seconds is None else created + seconds * 1_000_000

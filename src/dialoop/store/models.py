@@ -40,6 +40,7 @@ class ModelVersion:
 
     kind: `full`, `lora`, `pretrained`, ...  path: its directory.  base: name@version, the shipped model's
     name or a path.  files: sha256 by relative path.  created: UTC microseconds.  state: `ready` or `removed`.
+    alias: a second name, such as `ft:base:org:suffix:id`, which no other version of any project has.
     """
 
     id: str
@@ -57,6 +58,7 @@ class ModelVersion:
     created: int
     run_id: str | None
     state: str
+    alias: str | None = None
 
     @property
     def ref(self) -> str:
@@ -66,16 +68,17 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The model versions of one project."""
+    """The model versions of one project. folder: of their files, below the home, its own."""
 
     engine: sa.Engine
     project: str
     home: Path
+    folder: str = "models"
 
     @property
     def root(self) -> Path:
         """Where the versions' directories lie: root / name / version."""
-        return self.home / "models"
+        return self.home / self.folder
 
     def register(
         self,
@@ -88,6 +91,7 @@ class Models:
         recipe: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
         run_id: str | None = None,
+        alias: str | None = None,
         code_version: str = __version__,
     ) -> ModelVersion:
         """Copy the directory `files` into the store as the next version of `name`. Raises StoreError.
@@ -114,6 +118,7 @@ class Models:
                     created=now_micros(),
                     run_id=run_id,
                     state="ready",
+                    alias=alias,
                     **facts,
                 )
                 return self._publish(draft)
@@ -136,8 +141,10 @@ class Models:
             if not draft.path.exists():
                 final.path.rename(draft.path)
             if isinstance(error, sa.exc.IntegrityError):
-                message = f"no run {echo(draft.run_id)} in this store: start the run before its model"
-                raise StoreError(message) from error
+                raise StoreError(
+                    f"no run {echo(draft.run_id)} in this store, or {echo(draft.alias)} names another model: "
+                    f"start the run before its model, and give it an alias of its own"
+                ) from error
             raise
         return final
 
@@ -148,11 +155,8 @@ class Models:
         return max([given, *numbered(self.root / name)]) + 1
 
     def get(self, name: str) -> ModelVersion:
-        """The version `name@3`, or the newest of `name`. Raises StoreError with the nearest name."""
-        plain, version = split_name(name)
-        query = sa.select(model_versions).where(*self._mine(), T.name == plain).order_by(T.version.desc())
-        if version is not None:
-            query = query.where(T.version == version)
+        """The version `name@3` or of an alias, or the newest of `name`. Raises StoreError."""
+        query = sa.select(model_versions).where(*self._mine(), self._named(name)).order_by(T.version.desc())
         with self.engine.connect() as connection:
             row = connection.execute(query.limit(1)).one_or_none()
         if row is None:
@@ -169,8 +173,11 @@ class Models:
             return tuple(self._version(row) for row in connection.execute(query))
 
     def remove(self, name: str) -> ModelVersion:
-        """Remove one version `name@3` and its files; its row stays for the lineage. Raises StoreError."""
-        if split_name(name)[1] is None:
+        """Remove the version `name@3`, or of that alias, and its files; its row stays for the lineage.
+
+        Raises StoreError.
+        """
+        if not is_alias(name) and split_name(name)[1] is None:
             raise StoreError(f"{echo(name)} names every version: name one, such as {self.get(name).ref}")
         version = self.get(name)
         with writing(self.engine).begin() as connection:
@@ -214,6 +221,18 @@ class Models:
     def resolve(self, name: str) -> ModelRef:
         """Where a registered model, the shipped one or the directory at a path lies. Raises StoreError."""
         return self._resolve(name, self._whole)
+
+    def folder_of(self, found: ModelVersion | str) -> Path:
+        """Where an entry of a lineage lies."""
+        if isinstance(found, ModelVersion):
+            return found.path
+        return shipped_directory() if found == SHIPPED else Path(found)
+
+    def name_of(self, ref: ModelRef) -> str:
+        """What `resolve` calls the model that lies there, whatever `ref` calls it."""
+        folder = ref.adapter or ref.base
+        mine = next((version.ref for version in self.list() if version.path == folder), None)
+        return mine or (SHIPPED if folder == shipped_directory() else str(folder))
 
     def _whole(self, name: str) -> ModelRef:
         """As `resolve`, for the base of an adapter, which must not be an adapter."""
@@ -262,15 +281,21 @@ class Models:
 
     def _registered(self, name: str) -> ModelVersion | None:
         plain = name.partition("@")[0]
-        known = NAME.fullmatch(plain) is not None and plain in self._known(name)
-        return self.get(name) if known else None
+        possible = is_alias(name) or NAME.fullmatch(plain) is not None
+        return self.get(name) if possible and plain in self._known(name) else None
+
+    def _named(self, name: str) -> sa.ColumnElement[bool]:
+        if is_alias(name):
+            return T.alias == name
+        plain, version = split_name(name)
+        return T.name == plain if version is None else sa.and_(T.name == plain, T.version == version)
 
     def _known(self, name: str) -> set[str]:
         """Names in the store; versions too where `name` asks for one of a known name."""
         plain, _, version = name.partition("@")
         with self.engine.connect() as connection:
-            rows = connection.execute(sa.select(T.name, T.version).where(*self._mine())).all()
-        names = {str(row.name) for row in rows}
+            rows = connection.execute(sa.select(T.name, T.version, T.alias).where(*self._mine())).all()
+        names = {str(row.name) for row in rows} | {str(row.alias) for row in rows if row.alias}
         return names | {f"{row.name}@{row.version}" for row in rows if version and row.name == plain}
 
     def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
@@ -283,6 +308,11 @@ class Models:
     def _version(self, row: sa.Row[Any]) -> ModelVersion:
         values = {name: row._mapping[name] for name in ModelVersion.__slots__}
         return ModelVersion(**{**values, "path": self.home / row.path})
+
+
+def is_alias(name: str) -> bool:
+    """Whether `name` is a model's second name: no first one has a colon."""
+    return ":" in name
 
 
 def split_name(name: str) -> tuple[str, int | None]:

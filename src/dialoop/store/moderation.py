@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
-from dialoop.store.tables_gateway import moderation_decisions
+from dialoop.store.tables_moderation import moderation_decisions
 
 T = moderation_decisions.c
 

@@ -39,7 +39,7 @@ def page_of(
 
     Ids grow with time: their order is that of making, and the id of a row that was deleted meanwhile still
     marks a place.
-    """  # fmt: skip
+    """
     if window.after is not None:
         query = query.where(id_column < window.after if window.newest_first else id_column > window.after)
     order = id_column.desc() if window.newest_first else id_column.asc()

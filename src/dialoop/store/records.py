@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
@@ -16,6 +16,7 @@ from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
 from dialoop.store.tables import reports, runs
 
+T = TypeVar("T")
 RunStatus = Literal["running", "completed", "failed", "cancelled"]
 FINAL: tuple[RunStatus, ...] = ("completed", "failed", "cancelled")
 
@@ -155,6 +156,16 @@ def portable(path: Path, home: Path) -> str:
     """`path` relative to the home where it lies below, so that a home can be moved."""
     absolute = path.resolve()
     return absolute.relative_to(home).as_posix() if absolute.is_relative_to(home) else str(absolute)
+
+
+def record_of(kind: type[T], row: sa.Row[Any]) -> T:
+    """A row as the dataclass whose fields are called like its columns."""
+    return kind(**{field.name: row._mapping[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+
+
+def columns_of(record: Any) -> dict[str, Any]:
+    """The inverse."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def _run(row: sa.Row[Any]) -> Run:

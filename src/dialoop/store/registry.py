@@ -8,14 +8,19 @@ from types import TracebackType
 
 import sqlalchemy as sa
 
+from dialoop.store.batches import Batches
 from dialoop.store.database import open_database
+from dialoop.store.evals import Evals
 from dialoop.store.files import Files
+from dialoop.store.fine_tuning import Jobs
 from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.projects import Projects
 from dialoop.store.records import Reports, Runs
 from dialoop.store.replies import Replies
+from dialoop.store.stored import StoredCompletions
+from dialoop.store.uploads import Uploads
 from dialoop.types import ModelRef
 
 __all__ = ["ModelRef", "ModelVersion", "Store"]
@@ -29,24 +34,33 @@ class Store:
     """
 
     home: Path
+    default: str
     project: str
     engine: sa.Engine
     runs: Runs
     models: Models
     reports: Reports
     files: Files
+    uploads: Uploads
+    stored: StoredCompletions
+    batches: Batches
+    jobs: Jobs
+    evals: Evals
 
     @classmethod
     def open(cls, home: Path) -> Store:
         """The store of `home`, made or migrated if needed. Raises StoreError for a damaged or emptied one."""
         home = home.expanduser().resolve()
         engine, project = open_database(home)
-        models = Models(engine, project, home)
-        models.tidy()
-        return cls(
-            home, project, engine, Runs(engine, project), models, Reports(engine, project, home),
-            Files(engine, project, home),
+        store = cls(
+            home, project, project, engine, Runs(engine, project), Models(engine, project, home),
+            Reports(engine, project, home), Files(engine, project, home), Uploads(engine, project, home),
+            StoredCompletions(engine, project), Batches(engine, project, home), Jobs(engine, project),
+            Evals(engine, project),
         )  # fmt: skip
+        for each in store.projects.names():
+            store.of(each).models.tidy()
+        return store
 
     @property
     def moderation(self) -> ModerationDecisions:
@@ -75,10 +89,14 @@ class Store:
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
+        folder = "models" if project == self.default else f"projects/{project}/models"
         return replace(
             self, project=project, runs=replace(self.runs, project=project),
-            models=replace(self.models, project=project), reports=replace(self.reports, project=project),
-            files=replace(self.files, project=project),
+            models=replace(self.models, project=project, folder=folder),
+            reports=replace(self.reports, project=project), files=replace(self.files, project=project),
+            uploads=replace(self.uploads, project=project), stored=replace(self.stored, project=project),
+            batches=replace(self.batches, project=project), jobs=replace(self.jobs, project=project),
+            evals=replace(self.evals, project=project),
         )  # fmt: skip
 
     def close(self) -> None:

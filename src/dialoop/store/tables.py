@@ -67,8 +67,10 @@ model_versions = Table(
     Column("template_hash", Text),
     Column("run_id", Text, ForeignKey("runs.id")),
     Column("created", BigInteger, nullable=False),
+    Column("alias", Text),
     UniqueConstraint("project_id", "name", "version"),
     Index(None, "project_id", "base"),
+    Index(None, "alias", unique=True),
 )
 
 reports = Table(
@@ -97,4 +99,82 @@ files = Table(
     Column("expires", BigInteger),
     Index(None, "project_id", "purpose", "id"),
     Index(None, "expires"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("filename", Text, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("mime_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("seconds", BigInteger),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Index(None, "status", "expires"),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("upload_id", Text, ForeignKey("uploads.id"), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Index(None, "upload_id"),
+)
+
+stored_completions = Table(
+    "stored_completions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("messages", JSON, nullable=False),
+    Column("completion", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Index(None, "project_id", "model", "id"),
+)
+
+stored_metadata = Table(
+    "stored_metadata",
+    metadata,
+    Column("completion_id", Text, ForeignKey("stored_completions.id", ondelete="CASCADE"), primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Index(None, "project_id", "key", "value", "completion_id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
+    Column("key_id", Text),
+    Column("endpoint", Text, nullable=False),
+    Column("input_file_id", Text, nullable=False),
+    Column("completion_window", Text, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("output_seconds", BigInteger),
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("times", JSON, nullable=False),
+    Column("models", JSON, nullable=False),
+    Column("total", Integer, nullable=False),
+    Column("completed", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("usage", JSON, nullable=False),
+    Column("errors", JSON, nullable=False),
+    Column("output_file_id", Text),
+    Column("error_file_id", Text),
+    Index(None, "project_id", "id"),
+    Index(None, "status"),
 )

@@ -18,13 +18,13 @@ from torch.nn.functional import cross_entropy as dense_cross_entropy
 
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.config import TuneRecipe
+from dialoop.config import TrainSettings, TuneRecipe
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import PackedBody, fill, plain_head
-from dialoop.train.batch import Batch, epoch_order, pack
+from dialoop.train.batch import Batch, Ints, epoch_order, pack
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
 from dialoop.train.loss import cross_entropy
@@ -44,7 +44,10 @@ class Tuned:
 
 
 class RowsPlan:
-    """Epochs of rows, each in its own order, packed into batches of at most `batch_tokens`."""
+    """Epochs of rows, each in its own order, packed into batches of at most `batch_tokens`.
+
+    ends: the updates after which an epoch is done.
+    """
 
     def __init__(self, rows: Sequence[Rendered], recipe: TuneRecipe) -> None:
         self.rows, self.recipe = rows, recipe
@@ -52,12 +55,13 @@ class RowsPlan:
         lengths = [len(row.token_ids) for row in rows]
         self.updates: list[list[list[int]]] = []
         self.per_epoch = 0
+        self.ends: list[int] = []
         for epoch in range(math.ceil(settings.epochs)):
-            packs = fill(lengths, epoch_order(len(rows), settings.seed, epoch), settings.batch_tokens)
-            grouped = [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
+            grouped = _updates(lengths, epoch_order(len(rows), settings.seed, epoch), settings)
             self.per_epoch = self.per_epoch or len(grouped)
             share = min(1.0, settings.epochs - epoch)
             self.updates += grouped[: max(1, round(share * len(grouped)))]
+            self.ends.append(len(self.updates))
 
     @property
     def steps(self) -> int:
@@ -68,6 +72,15 @@ class RowsPlan:
 
     def rate(self, step: int) -> float:
         return warm_decay(step, self.steps, self.recipe.optim)
+
+
+def _updates(lengths: Sequence[int], order: Ints, settings: TrainSettings) -> list[list[list[int]]]:
+    """One epoch: for each update its batches, each a list of rows."""
+    if (size := settings.batch_rows) is not None:
+        shares = [order[i : i + size] for i in range(0, len(order), size)]
+        return [fill(lengths, share, settings.batch_tokens) for share in shares]
+    packs = fill(lengths, order, settings.batch_tokens)
+    return [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
 
 
 class Objective:
@@ -98,10 +111,14 @@ def tune(
     valid: Sequence[Conversation],
     folder: Path,
     *,
+    on_rows: Callable[[Rows], None] = lambda rows: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_epoch: Callable[[Progress, Path], None] | None = None,
 ) -> Tuned:
     """Train in `folder` (resuming what lies there) and write the artefact to `folder/artefact`.
 
+    on_rows: gets what the conversations became.  on_epoch: gets the directory of what each epoch but the last
+    made; None = nothing is written between.
     Raises TrainError where `folder` holds another run, or a row has nothing to learn.
     """
     keep_freed_memory()
@@ -110,18 +127,27 @@ def tune(
     rows = fit_rows(conversations, tokenizer, **limits)  # type: ignore[arg-type]
     held = fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
     _same_run(recipe, base, (rows, held), folder)
+    on_rows(rows)
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     objective = Objective(attached.model)
     optimizer = Optimizer(attached.weights, recipe.optim)
     plan = RowsPlan(rows.rows, recipe)
+
+    def told(progress: Progress) -> None:
+        on_progress(progress)
+        if on_epoch is not None and progress.step in plan.ends[:-1]:
+            made = folder / "epochs" / f"step-{progress.step:08d}"
+            _write(attached, made)
+            on_epoch(progress, made)
+
     attached.model.train()
     torch.manual_seed(recipe.train.seed)  # of dropout
     result = train(
         objective, optimizer, plan, folder,
         checkpoint_every=recipe.train.checkpoint_every,
         judge=_judge(recipe, objective, attached, held, plan),
-        on_progress=on_progress,
+        on_progress=told,
     )  # fmt: skip
     attached.model.eval()
     objective.body.release()

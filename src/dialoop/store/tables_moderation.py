@@ -1,8 +1,8 @@
-"""Tables of what passes through a server: decisions of the moderation filter, and responses."""
+"""The table of what the moderation filter decided."""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Table, Text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Table, Text
 
 from dialoop.store.tables import metadata
 
@@ -19,18 +19,6 @@ moderation_decisions = Table(
     Column("action", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("content", Text),
-    Column("created", BigInteger, nullable=False),
-    Index(None, "project_id", "created"),
-)
-
-responses = Table(
-    "responses",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("project_id", Text, ForeignKey("projects.id"), nullable=False),
-    Column("previous_id", Text),
-    Column("body", JSON, nullable=False),
-    Column("input", JSON, nullable=False),
     Column("created", BigInteger, nullable=False),
     Index(None, "project_id", "created"),
 )

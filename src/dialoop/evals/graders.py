@@ -1,0 +1,163 @@
+"""OpenAI's graders that need no model: string checks and text similarity, right for Chinese too."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sacrebleu.metrics.bleu import BLEU
+
+from dialoop.data.language import detect
+from dialoop.errors import EvalError, echo
+from dialoop.evals.words import WordTokenizer, words
+
+_PLACE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_PATH = re.compile(r"(?:item|sample)(?:\.[\w-]+)+")
+Similarity = Literal[
+    "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """score: 0 to 1."""
+
+    score: float
+    passed: bool
+
+
+def _template(text: str) -> str:
+    for path in _PLACE.findall(text):
+        if _PATH.fullmatch(path) is None:
+            raise ValueError(
+                f"{{{{{path[:64]}}}}} names nothing: write {{{{item.FIELD}}}} or {{{{sample.output_text}}}}"
+            )
+    return text
+
+
+class _Grader(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    name: str = Field(min_length=1, max_length=128)
+    """Names its results."""
+    input: str = Field(max_length=32_768)
+    """What is graded; `{{item.FIELD}}` and `{{sample.output_text}}` are filled in."""
+    reference: str = Field(max_length=32_768)
+    """What it is compared with; filled in likewise."""
+
+    @field_validator("input", "reference")
+    @classmethod
+    def _places(cls, text: str) -> str:
+        return _template(text)
+
+    def _texts(self, values: Mapping[str, Any]) -> tuple[str, str]:
+        return filled(self.input, values), filled(self.reference, values)
+
+
+class StringCheck(_Grader):
+    """Whether a text is, is not or contains another."""
+
+    type: Literal["string_check"]
+    """Names the grader."""
+    operation: Literal["eq", "ne", "like", "ilike"]
+    """Equal, not equal, contains, contains whatever the case."""
+
+    def grade(self, values: Mapping[str, Any]) -> Grade:
+        """values: `item` and `sample`. Raises EvalError for a field that is not there."""
+        text, reference = self._texts(values)
+        match self.operation:
+            case "eq":
+                passed = text == reference
+            case "ne":
+                passed = text != reference
+            case "like":
+                passed = reference in text
+            case "ilike":
+                passed = reference.casefold() in text.casefold()
+        return Grade(float(passed), passed)
+
+
+class TextSimilarity(_Grader):
+    """How alike two texts are."""
+
+    type: Literal["text_similarity"]
+    """Names the grader."""
+    evaluation_metric: Similarity
+    """How it is measured; words are right for Chinese too."""
+    pass_threshold: Annotated[float, Field(ge=0, le=1, strict=False)]
+    """The score from which it passes."""
+
+    def grade(self, values: Mapping[str, Any]) -> Grade:
+        """values: `item` and `sample`. Raises EvalError for a field that is not there."""
+        score = similarity(self.evaluation_metric, *self._texts(values))
+        return Grade(score, score >= self.pass_threshold)
+
+
+Grader = Annotated[StringCheck | TextSimilarity, Field(discriminator="type")]
+
+
+def filled(template: str, values: Mapping[str, Any]) -> str:
+    """`template` with each `{{path}}` replaced by what lies there. Raises EvalError where nothing does."""
+    return _PLACE.sub(lambda place: _text(found(place[1], values)), template)
+
+
+def found(path: str, values: Mapping[str, Any]) -> Any:
+    """What lies at a dotted path. Raises EvalError where nothing does."""
+    value: Any = values
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            raise EvalError(f"{path[:64]} is not there: {echo(key)} is missing in the row or its sample")
+        value = value[key]
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def similarity(metric: Similarity, text: str, reference: str) -> float:
+    """From 0, nothing alike, to 1."""
+    if metric == "fuzzy_match":
+        return _indel(text, reference)
+    if metric == "bleu":
+        chinese = detect(reference) == "zh"
+        scorer = BLEU(tokenize="zh" if chinese else "13a", effective_order=True)
+        return min(float(scorer.sentence_score(text, [reference]).score) / 100, 1.0)
+    if metric == "gleu":
+        return _gleu(text, reference)
+    from rouge_score.rouge_scorer import RougeScorer  # imports nltk: seconds on a cold disk
+
+    kind = "rougeL" if metric == "rouge_l" else f"rouge{metric[-1]}"
+    return float(RougeScorer([kind], tokenizer=WordTokenizer()).score(reference, text)[kind].fmeasure)
+
+
+def _gleu(text: str, reference: str) -> float:
+    """Sentence GLEU (Wu et al. 2016, arXiv:1609.08144): n-grams up to 4 in common, over the longer's."""
+    said, wanted = _grams(words(text)), _grams(words(reference))
+    most = max(said.total(), wanted.total())
+    return (said & wanted).total() / most if most else 1.0
+
+
+def _grams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
+
+
+def _indel(text: str, reference: str) -> float:
+    """2 LCS / (both lengths), as rapidfuzz's ratio; the LCS bit by bit (Hyyrö 2004)."""
+    if not text and not reference:
+        return 1.0
+    masks: dict[str, int] = {}
+    for place, char in enumerate(text):
+        masks[char] = masks.get(char, 0) | 1 << place
+    full = (1 << len(text)) - 1
+    state = full
+    for char in reference:
+        match = state & masks.get(char, 0)
+        state = (state + match | state - match) & full
+    common = len(text) - state.bit_count()
+    return 2 * common / (len(text) + len(reference))

@@ -1,0 +1,132 @@
+"""The process of one fine-tuning job: `python -m dialoop.jobs.child RUN_DIRECTORY`, a pipe as standard input.
+
+It writes its run directory and nothing else. When the pipe ends, whatever became of the runner at its other
+end, or at SIGTERM, it finishes its update, saves and leaves; another such process goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dialoop.errors import DialoopError
+from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory
+
+if TYPE_CHECKING:
+    from dialoop.train.fit import Rows
+    from dialoop.train.loop import Progress
+    from dialoop.types import Conversation
+
+NICENESS = 10
+"""Answers come first: training takes the time that they leave."""
+
+
+def main(folder: Path) -> int:
+    """Train; the exit code."""
+    run = RunDirectory(folder)
+    with run.occupied() as mine:
+        if not mine:
+            return BUSY
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+        os.nice(NICENESS)
+        run.mend()
+        logging.getLogger("dialoop").addHandler(_Told(run))
+        try:
+            return _train(run)
+        except DialoopError as error:
+            run.end({"status": "failed", "message": run.without_path(str(error))})
+        except MemoryError:
+            run.end(
+                {"status": "failed", "message": "memory ran out: train with a smaller train.batch_tokens"}
+            )
+        except Exception as error:
+            traceback.print_exc()
+            run.end({"status": "failed", "message": _unforeseen(error)})
+    return 1
+
+
+def _train(run: RunDirectory) -> int:
+    from dialoop.config import TuneRecipe
+    from dialoop.jobs.training_file import read_training_file
+    from dialoop.train.tune import tune
+    from dialoop.types import ModelRef
+
+    order = run.ordered
+    recipe = TuneRecipe.model_validate(order["recipe"])
+    name, base, adapter = order["base"]
+    ref = ModelRef(name, Path(base), Path(adapter) if adapter else None)
+
+    def rows(which: str) -> tuple[Conversation, ...]:
+        file = order[which]
+        return read_training_file(run.path / file, file) if file else ()
+
+    def on_epoch(progress: Progress, made: Path) -> None:
+        run.tell("checkpoint", folder=made.name, **asdict(progress))
+
+    tuned = tune(
+        recipe, ref, rows("training_file"), rows("validation_file"), run.path,
+        on_rows=lambda fitted: _tell_rows(run, fitted, recipe.train.max_length),
+        on_progress=lambda progress: run.tell("progress", **asdict(progress)),
+        on_epoch=on_epoch if recipe.method.kind == "lora" else None,
+    )  # fmt: skip
+    if tuned.artefact is None:
+        return INTERRUPTED
+    adapter_made = tuned.artefact.adapter is not None
+    run.end(
+        {"status": "succeeded", "tokens": tuned.result.tokens, "adapter": adapter_made, **_quality(tuned)}
+    )
+    return 0
+
+
+def _quality(tuned: Any) -> dict[str, Any]:
+    result = tuned.result
+    return {
+        "step": result.step, "best_step": result.best_step, "best_loss": result.best_loss,
+        "trained_weights": tuned.trained, "weights": tuned.weights,
+    }  # fmt: skip
+
+
+def _tell_rows(run: RunDirectory, rows: Rows, limit: int) -> None:
+    counts = {"rows": len(rows.rows), "shortened": rows.shortened, "left_out": len(rows.dropped)}
+    learnt = f"{len(rows.rows)} conversations with {rows.supervised} tokens to learn"
+    run.tell("message", message=f"Training on {learnt}", data={**counts, "tokens": rows.supervised})
+    if rows.shortened or rows.dropped:
+        run.tell(
+            "message", level="warn", data=counts,
+            message=f"Of the conversations longer than {limit} tokens {rows.shortened} lost their oldest "
+            f"turns, and {len(rows.dropped)} do not fit even so and are left out: raise train.max_length",
+        )  # fmt: skip
+
+
+def _unforeseen(error: Exception) -> str:
+    if type(error).__name__ == "OutOfMemoryError":
+        return "the device's memory ran out: train with a smaller train.batch_tokens"
+    name = type(error).__name__
+    return f"training ended with an unforeseen {name}: log.txt in the job's run directory says where"
+
+
+def _leave_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Told(logging.Handler):
+    """Warnings of the training, such as of a damaged checkpoint, become events."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__(logging.WARNING)
+        self._run = run
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._run.tell("message", level="warn", message=self._run.without_path(record.getMessage()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,103 @@
+"""Writing beside the answers: one thread commits together whatever waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from dialoop.errors import OverloadedError
+from dialoop.store.artefacts import reason
+from dialoop.store.database import writing
+
+log = logging.getLogger("dialoop.store")
+
+Write = Callable[[sa.Connection], None]
+MOST_WAITING = 2000
+RETRY_SECONDS = 1.0
+
+
+class Writer:
+    """Takes writes without waiting for the disk, and loses none while it lives.
+
+    A database that refuses is asked again until it takes them; what it will never take, such as a row that
+    breaks a rule, is left out alone and logged. A write that was taken is on disk after `settle` or `close`.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = writing(engine)
+        self._waiting: list[Write] = []
+        self._changed = threading.Condition()
+        self._taken = self._done = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="dialoop-writer", daemon=True)
+        self._thread.start()
+
+    def check_room(self) -> None:
+        """Raises OverloadedError where so much waits that more should not be begun."""
+        if len(self._waiting) >= MOST_WAITING:
+            raise OverloadedError(
+                "the database is behind with what is to be stored: try again", retry_after=5
+            )
+
+    def put(self, write: Write) -> None:
+        """Hand a write over; from any thread."""
+        with self._changed:
+            self._waiting.append(write)
+            self._taken += 1
+            self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Wait until all that was handed over before is written."""
+        with self._changed:
+            goal = self._taken
+            self._changed.wait_for(lambda: self._done >= goal)
+
+    def close(self) -> None:
+        """Write what is left and end; later writes are never made."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                writes, self._waiting = self._waiting, []
+            if not writes:
+                return
+            self._commit(writes)
+            with self._changed:
+                self._done += len(writes)
+                self._changed.notify_all()
+
+    def _commit(self, writes: list[Write]) -> None:
+        """All in one transaction, or one by one where that fails."""
+        try:
+            self._try(writes)
+        except Exception:
+            for write in writes:
+                self._insist(write)
+
+    def _insist(self, write: Write) -> None:
+        while True:
+            try:
+                return self._try([write])
+            except sa.exc.OperationalError as error:
+                log.error("the database takes nothing (%s), trying again", reason(error))
+                with self._changed:
+                    if self._closing:
+                        log.error("a write was given up at shutdown")
+                        return
+                    self._changed.wait(RETRY_SECONDS)
+            except Exception as error:
+                log.error("a write was left out: %s", type(error).__name__)
+                return
+
+    def _try(self, writes: list[Write]) -> None:
+        with self._engine.begin() as connection:
+            for write in writes:
+                write(connection)

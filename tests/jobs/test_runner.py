@@ -1,0 +1,114 @@
+"""Fine-tuning jobs in their processes: killed, left by a server, taken up by the next, and none the worse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAI, Stream
+from openai.types.fine_tuning import FineTuningJobEvent
+
+from dialoop.backends.echo import EchoEngine
+from dialoop.cli.tuned import with_tuning
+from dialoop.store.registry import Store
+from dialoop.types import ModelRef
+from tests.serve.running import serving
+from tests.tiny import tiny_model
+
+ROWS = "\n".join(
+    json.dumps({"messages": [
+        {"role": "user", "content": f"Where is order {i}? 订单 {i}"},
+        {"role": "assistant", "content": "Your order has been shipped. 您的订单已经发货。"},
+    ]}) for i in range(40)
+).encode()  # fmt: skip
+ASKED: Any = {
+    "model": "tiny", "suffix": "shop", "seed": 3,
+    "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 4, "batch_size": 1}}},
+}  # fmt: skip
+
+
+@contextmanager
+def shop(home: Path) -> Iterator[tuple[OpenAI, Store]]:
+    """A server whose answers need no torch; its jobs do."""
+    store, ref = Store.open(home), ModelRef("tiny", tiny_model())
+    models, tuning = with_tuning(
+        EchoEngine(name="tiny"), store, [ref], lambda ref: EchoEngine(name=ref.name), limit=1
+    )
+    with (
+        serving(models, store=store, tuning=tuning) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client, store
+
+
+def live(client: OpenAI, job_id: str) -> Stream[FineTuningJobEvent]:
+    return client.get(
+        f"/fine_tuning/jobs/{job_id}/events?stream=true", cast_to=FineTuningJobEvent, stream=True,
+        stream_cls=Stream[FineTuningJobEvent],
+    )  # fmt: skip
+
+
+def told(events: Stream[FineTuningJobEvent], words: str) -> None:
+    """Wait for an event with these words."""
+    assert any(words in event.message for event in events), f"no event told of {words!r}"
+
+
+def weights(store: Store, alias: str) -> str:
+    return store.models.get(alias).files["adapter_model.safetensors"]
+
+
+def test_a_job_that_is_killed_and_left_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with shop(home) as (client, store):
+        file = client.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune").id
+        jobs = client.fine_tuning.jobs
+        plain, disturbed = (jobs.create(training_file=file, **ASKED).id for _ in range(2))
+        told(live(client, plain), "successfully completed")
+        made = jobs.retrieve(plain)
+        told(live(client, disturbed), "Step ")
+        os.kill(int((home / "jobs" / disturbed / ".process").read_text()), signal.SIGKILL)
+        told(live(client, disturbed), "killed by SIGKILL")
+        client.files.delete(file)  # a job keeps what it was given
+    with shop(home) as (client, store):
+        told(live(client, disturbed), "successfully completed")
+        again = client.fine_tuning.jobs.retrieve(disturbed)
+        steps = [e.data["step"] for e in live(client, disturbed) if e.type == "metrics"]
+        assert steps == list(range(1, 161))
+        assert made.fine_tuned_model
+        assert again.fine_tuned_model
+        assert weights(store, made.fine_tuned_model) == weights(store, again.fine_tuned_model)
+        assert (again.status, again.trained_tokens) == ("succeeded", made.trained_tokens)
+        served = {model.id for model in client.models.list()}
+        kept = [each.fine_tuned_model_checkpoint for each in client.fine_tuning.jobs.checkpoints.list(plain)]
+        assert len(kept) == 3
+        assert kept[0] == made.fine_tuned_model
+        assert {*kept, again.fine_tuned_model, "tiny"} <= served
+        chat = client.chat.completions.create(model=kept[-1], messages=[{"role": "user", "content": "hello"}])
+        assert chat.choices[0].message.content == "hello"
+        lines = client.files.content(again.result_files[0]).text.splitlines()
+        assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
+        assert len(lines) == 161
+        assert not [path for path in (home / "jobs").iterdir() if path.is_dir()]
+
+
+def test_bad_rows_fail_a_job_with_their_lines(tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "weight": 0}]}
+    few = "\n".join(ROWS.decode().splitlines()[:9]).encode()
+    with shop(tmp_path) as (client, _):
+        for text, words in (
+            (ROWS + b"\n" + json.dumps(row).encode(), "line 41: no assistant"),
+            (few, "has 9 rows"),
+        ):
+            file = client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
+            job = client.fine_tuning.jobs.create(training_file=file, **ASKED)
+            told(live(client, job.id), "The job failed")
+            failed = client.fine_tuning.jobs.retrieve(job.id)
+            assert failed.status == "failed"
+            assert failed.error
+            assert (failed.error.param, failed.error.code) == ("training_file", "invalid_training_file")
+            assert words in failed.error.message
