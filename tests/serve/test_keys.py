@@ -76,9 +76,10 @@ def test_a_key_opens_what_its_scopes_say(store: Store) -> None:
         assert "needs a key for inference, and this one is for data" in refused["message"]
 
 
-def test_every_route_is_listed_with_the_scopes_that_it_needs() -> None:
+def test_every_route_is_listed_with_the_scopes_that_it_needs(store: Store) -> None:
     """One that is forgotten needs `admin`, which is safe and not what its author meant."""
-    app, admin = make_app(EchoEngine()), {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
+    app = make_app(EchoEngine(), store=store)
+    admin = {"/v1/load_lora_adapter", "/v1/unload_lora_adapter"}
     for path, methods in app.openapi()["paths"].items():
         for method in methods:
             needed = scopes_for(method.upper(), path)

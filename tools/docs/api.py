@@ -13,11 +13,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.serve.app import make_app
 from dialoop.serve.fields import REFUSED, ChatBody, SamplingBody
+from dialoop.store.registry import Store
 from tools.docs.examples import CHAT, TEXT
 from tools.docs.peers import NOTES, PEERS, peers_of
 
@@ -112,7 +114,8 @@ def _plain(described: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
 def _routes() -> Iterator[str]:
     yield _row(["route", "what it does"])
     yield _row(["---", "---"])
-    document = make_app(EchoEngine()).openapi()
+    with TemporaryDirectory() as home, Store.open(Path(home)) as store:
+        document = make_app(EchoEngine(), store=store).openapi()
     for path, methods in sorted(document["paths"].items()):
         for method, told in methods.items():
             text = (told.get("description") or told.get("summary") or "").split("\n")[0]
