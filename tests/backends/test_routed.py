@@ -19,7 +19,17 @@ from dialoop.errors import (
     UnknownModelError,
     UnsupportedError,
 )
-from dialoop.types import ChatRequest, Condition, Delta, Embedded, Engine, Served, fold
+from dialoop.types import (
+    ChatRequest,
+    CompleteRequest,
+    Condition,
+    Delta,
+    Embedded,
+    Engine,
+    Served,
+    Usage,
+    fold,
+)
 from tests.backends.faulty import ASKED
 from tests.conformance.engine import EngineConformance
 
@@ -194,3 +204,18 @@ async def test_texts_are_embedded_by_one_that_can() -> None:
     assert (await engine.embed("m", ["x"])).vectors == ((1.0,),)
     with pytest.raises(UnsupportedError):
         await routed(Scripted("a"))[0].embed("m", ["x"])
+
+
+class Writer(EchoEngine):
+    """Goes on with texts."""
+
+    async def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta(0, f"{request.prompt}, written", "stop", Usage())
+
+
+async def test_a_text_goes_to_an_engine_that_completes_texts() -> None:
+    routed = RoutedEngine([Route(EchoEngine(name="m")), Route(Writer(name="m")), Route(EchoEngine(name="n"))])
+    for _ in range(3):
+        assert (await fold(routed.complete(CompleteRequest("m", "x"))))[0].text == "x, written"
+    with pytest.raises(UnsupportedError):
+        await fold(routed.complete(CompleteRequest("n", "x")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -10,7 +11,18 @@ import pytest
 from dialoop.backends.echo import EchoEngine
 from dialoop.engine.pool import Pool
 from dialoop.errors import EngineDownError, ModelError, OverloadedError, UnknownModelError, UnsupportedError
-from dialoop.types import ChatRequest, Conversation, Message, ModelRef, Served, fold
+from dialoop.types import (
+    ChatRequest,
+    CompleteRequest,
+    Conversation,
+    Delta,
+    Message,
+    ModelRef,
+    Served,
+    Tokenized,
+    Usage,
+    fold,
+)
 
 ASKED = Conversation((Message("user", "hello"),))
 
@@ -84,3 +96,27 @@ async def test_what_the_engine_inside_does_not_do_is_unsupported() -> None:
         await guests.score("a", ASKED, ["x"])
     with pytest.raises(UnsupportedError):
         await guests.load(ModelRef("x", Path()))
+
+
+class Writer(EchoEngine):
+    """Goes on with texts, and tells tokens."""
+
+    async def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta(0, f"{request.prompt} by {request.model}", "stop", Usage())
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
+        return Tokenized((1, 2), ("a", "b"), 16)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        return model * len(ids)
+
+
+async def test_texts_and_tokens_are_the_guests_own() -> None:
+    guests = Pool(EchoEngine(), lambda ref: Writer(name=ref.name), limit=1)
+    guests.offer(Served("a", 0, 16), lambda: ModelRef("a", Path()))
+    assert (await fold(guests.complete(CompleteRequest("a", "written"))))[0].text == "written by a"
+    assert (await guests.tokenize("a", "x")).ids == (1, 2)
+    assert await guests.detokenize("a", [1, 2]) == "aa"
+    for asked in (guests.tokenize("echo", "x"), fold(guests.complete(CompleteRequest("echo", "x")))):
+        with pytest.raises(UnsupportedError):
+            await asked

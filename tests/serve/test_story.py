@@ -96,6 +96,7 @@ def test_dialogues_become_a_better_model_whose_answers_become_the_next_training_
                 metadata={"team": "shop"},
             ).choices[0]  # fmt: skip
             assert said.message.content == ANSWER
+        assert client.completions.create(model=model, prompt="Hello", max_tokens=4).usage
         stored = list(client.chat.completions.list(metadata={"team": "shop"}, limit=5))
         assert len(stored) == 12
         following = [

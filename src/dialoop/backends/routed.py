@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
@@ -19,6 +19,8 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Complete,
+    CompleteRequest,
     Condition,
     Conversation,
     Delta,
@@ -28,9 +30,13 @@ from dialoop.types import (
     Health,
     Load,
     ModelRef,
+    Occupancy,
+    Occupied,
     Score,
     Scored,
     Served,
+    Tokenize,
+    Tokenized,
 )
 
 Deltas = AsyncGenerator[Delta, None]
@@ -105,12 +111,30 @@ class RoutedEngine:
         best: tuple[Condition, ...] = ("ok", "starting")
         return next((condition for condition in best if condition in told), "failed")
 
-    async def chat(self, request: ChatRequest) -> Deltas:
+    def chat(self, request: ChatRequest) -> Deltas:
         """The answer of the first engine that begins one. Raises what the last round ended with."""
+        return self._first(request.model, lambda engine: engine.chat(request))
+
+    def complete(self, request: CompleteRequest) -> Deltas:
+        """As `chat`, of the engines that complete texts."""
+
+        def ask(engine: Engine) -> AsyncIterator[Delta]:
+            if not isinstance(engine, Complete):
+                raise UnsupportedError("this model answers dialogues only")
+            return engine.complete(request)
+
+        return self._first(request.model, ask)
+
+    async def _first(self, model: str, ask: Callable[[Engine], AsyncIterator[Delta]]) -> Deltas:
         for turn in range(self._patience.rounds):
             refusals: list[RequestError] = []
-            for engine in await self._serving(request.model):
-                async with aclosing(cast(Deltas, engine.chat(request))) as deltas:
+            for engine in await self._serving(model):
+                try:
+                    deltas = cast(Deltas, ask(engine))
+                except _ELSEWHERE as error:
+                    refusals.append(error)
+                    continue
+                async with aclosing(deltas):
                     try:
                         first = await anext(deltas)
                     except _ELSEWHERE as error:
@@ -124,6 +148,26 @@ class RoutedEngine:
             if wait is None:
                 raise _foremost(refusals)
             await self._sleep(wait)
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
+        """By the first engine that can."""
+        return await (await self._tokenizing(model)).tokenize(model, text, framed=framed)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """By the first engine that can."""
+        return await (await self._tokenizing(model)).detokenize(model, ids)
+
+    async def _tokenizing(self, model: str) -> Tokenize:
+        for engine in await self._serving(model):
+            if isinstance(engine, Tokenize):
+                return engine
+        raise UnsupportedError("no engine here tells the tokens of this model")
+
+    async def occupancy(self) -> tuple[Occupancy, ...]:
+        """Of the engines that tell it."""
+        engines = [route.engine for route in self._routes]
+        told = await asyncio.gather(*(each.occupancy() for each in engines if isinstance(each, Occupied)))
+        return tuple(each for some in told for each in some)
 
     async def embed(
         self,

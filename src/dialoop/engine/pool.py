@@ -20,6 +20,8 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Complete,
+    CompleteRequest,
     Condition,
     Conversation,
     Delta,
@@ -29,12 +31,18 @@ from dialoop.types import (
     Health,
     Load,
     ModelRef,
+    Occupancy,
+    Occupied,
     Score,
     Scored,
     Served,
+    Tokenize,
+    Tokenized,
 )
 
 log = logging.getLogger("dialoop.engine")
+
+Deltas = AsyncGenerator[Delta, None]
 
 
 @dataclass(slots=True, eq=False)
@@ -56,9 +64,9 @@ class Guest:
 class Pool:
     """An engine, and guests that come to memory when they are first asked for.
 
-    Implements `Engine`, `Score`, `Embed`, `Load` and `Health`; what the engine inside does not is refused as
-    unsupported.  start: an engine of one model.  limit: such engines at a time; the longest unused leaves for
-    another, and a request waits for none: where all are in use it is refused.
+    Implements every protocol of `dialoop.types`; what the engine inside does not is refused as unsupported.
+    start: an engine of one model.  limit: such engines at a time; the longest unused leaves for another, and
+    a request waits for none: where all are in use it is refused.
     """
 
     def __init__(self, engine: Engine, start: Callable[[ModelRef], Engine], *, limit: int) -> None:
@@ -89,19 +97,40 @@ class Pool:
         """Of the engine: a guest's process is started again when it is asked for."""
         return self._engine.health() if isinstance(self._engine, Health) else "ok"
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    def chat(self, request: ChatRequest) -> Deltas:
         """As the engine inside."""
-        if request.model not in self._guests:
-            return cast(AsyncGenerator[Delta, None], self._engine.chat(request))
-        return self._guest_chat(request)
+        return self._answer(request.model, lambda host: host.chat(request))
 
-    async def _guest_chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        async with (
-            self._host(request.model) as host,
-            aclosing(cast(AsyncGenerator[Delta, None], host.chat(request))) as deltas,
-        ):
+    def complete(self, request: CompleteRequest) -> Deltas:
+        """As the engine inside."""
+
+        def ask(host: Engine) -> AsyncIterator[Delta]:
+            if not isinstance(host, Complete):
+                raise _unable("completes no text")
+            return host.complete(request)
+
+        return self._answer(request.model, ask)
+
+    async def _answer(self, model: str, ask: Callable[[Engine], AsyncIterator[Delta]]) -> Deltas:
+        async with self._host(model) as host, aclosing(cast(Deltas, ask(host))) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
+        """As the engine inside."""
+        async with self._host(model) as host:
+            return await _tokenizing(host).tokenize(model, text, framed=framed)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """As the engine inside."""
+        async with self._host(model) as host:
+            return await _tokenizing(host).detokenize(model, ids)
+
+    async def occupancy(self) -> tuple[Occupancy, ...]:
+        """Of the engine, and of the guests that have a process."""
+        hosts = [self._engine, *(guest.host for guest in self._apart if guest.host is not None)]
+        told = await asyncio.gather(*(host.occupancy() for host in hosts if isinstance(host, Occupied)))
+        return tuple(each for some in told for each in some)
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """As the engine inside."""
@@ -215,6 +244,12 @@ class Pool:
         elif isinstance(host, Load):
             with contextlib.suppress(UnknownModelError):
                 await host.unload(guest.served.name)
+
+
+def _tokenizing(host: Engine) -> Tokenize:
+    if not isinstance(host, Tokenize):
+        raise _unable("does not tell its tokens")
+    return host
 
 
 def _unable(refusal: str) -> UnsupportedError:

@@ -12,6 +12,8 @@ from dialoop.store.models import ModelVersion
 from dialoop.store.registry import Store
 from dialoop.types import (
     ChatRequest,
+    Complete,
+    CompleteRequest,
     Condition,
     Conversation,
     Delta,
@@ -21,13 +23,17 @@ from dialoop.types import (
     Health,
     Load,
     ModelRef,
+    Occupancy,
+    Occupied,
     Score,
     Scored,
     Served,
+    Tokenize,
+    Tokenized,
 )
 
 
-class Guests(Engine, Score, Embed, Load, Health, Protocol):
+class Guests(Engine, Complete, Tokenize, Score, Embed, Load, Health, Occupied, Protocol):
     """An engine that models join while it serves, such as `dialoop.engine.pool.Pool`."""
 
     def offer(self, served: Served, find: Callable[[], ModelRef]) -> None: ...
@@ -117,6 +123,21 @@ class TunedModels:
         self._check(request.model)
         return cast(AsyncGenerator[Delta, None], self._engine.chat(request))
 
+    def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        """As `chat`."""
+        self._check(request.model)
+        return cast(AsyncGenerator[Delta, None], self._engine.complete(request))
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
+        """As `chat`."""
+        self._check(model)
+        return await self._engine.tokenize(model, text, framed=framed)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        """As `chat`."""
+        self._check(model)
+        return await self._engine.detokenize(model, ids)
+
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """As `chat`."""
         self._check(model)
@@ -144,6 +165,10 @@ class TunedModels:
         self._check(name)
         self._check_free(name)
         await self._engine.unload(name)
+
+    async def occupancy(self) -> tuple[Occupancy, ...]:
+        """Of the engine inside."""
+        return await self._engine.occupancy()
 
     def health(self) -> Condition:
         """Of the engine inside."""

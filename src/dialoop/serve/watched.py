@@ -9,12 +9,24 @@ from typing import Any, cast
 
 from dialoop.access.account import current_account
 from dialoop.serve.metrics import Metrics, Timing
-from dialoop.types import ChatRequest, Conversation, Delta, Embedded, Engine, Sampling, Scored, Usage
+from dialoop.types import (
+    ChatRequest,
+    CompleteRequest,
+    Conversation,
+    Delta,
+    Embedded,
+    Engine,
+    Sampling,
+    Scored,
+    Usage,
+)
+
+WATCHED = ("chat", "complete", "score", "embed")
 
 
 def watched(engine: Engine, metrics: Metrics) -> Engine:
-    """`engine` with its chats, scores and vectors watched; it can do what `engine` can, and nothing else."""
-    own = {name: vars(_Watched)[name] for name in ("chat", "score", "embed") if hasattr(engine, name)}
+    """`engine`, its answers, scores and vectors watched; it can do what `engine` can, and nothing else."""
+    own = {name: vars(_Watched)[name] for name in WATCHED if hasattr(engine, name)}
     others = [name for name in dir(engine) if not name.startswith("_") and name not in own]
     kind = type("Watched", (_Around,), {name: _passed(name) for name in others} | own)
     return cast(Engine, kind(engine, metrics))
@@ -44,7 +56,11 @@ class _Around:
         self._metrics = metrics
 
     async def _answers(
-        self, answers: AsyncGenerator[Delta, None], model: str, texts: Sequence[str], sampling: Sampling
+        self,
+        answers: AsyncGenerator[Delta, None],
+        model: str,
+        texts: Sequence[str | Sequence[int]],
+        sampling: Sampling,
     ) -> AsyncGenerator[Delta, None]:
         asked = None if sampling.max_tokens is None else sampling.max_tokens * sampling.made
         with self._watch(model, texts, asked, sampling.made) as use:
@@ -82,6 +98,12 @@ class _Watched(_Around):
         """As the engine's. Raises OverloadedError or QuotaError where the key has no tokens left."""
         texts = [message.content for message in request.conversation.messages]
         return self._answers(self._engine.chat(request), request.model, texts, request.sampling)
+
+    def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        """As the engine's. Raises as `chat`."""
+        return self._answers(
+            self._engine.complete(request), request.model, [request.prompt], request.sampling
+        )
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """As the engine's."""
