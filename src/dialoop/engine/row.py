@@ -15,8 +15,8 @@ from dialoop.types import FinishReason, Sampling, TokenLogprob
 class Row:
     """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit.
 
-    owner: the adapter that answers, "" = the model itself.  cached: tokens of the prompt that did not have
-    to be read.
+    owner: the adapter that answers, "" = the model itself.  opening: virtual tokens that a soft prompt puts
+    before the prompt; no usage counts them.  cached: tokens read that did not have to be.
     """
 
     def __init__(
@@ -29,8 +29,10 @@ class Row:
         limit: int,
         constraint: Constraint | None = None,
         owner: str = "",
+        opening: tuple[int, ...] = (),
     ) -> None:
-        self.prompt = prompt
+        self.prompt = (*opening, *prompt) if opening else prompt
+        self._opened = len(opening)
         self.sampling = sampling
         self.index = index
         self.cached = 0
@@ -74,6 +76,11 @@ class Row:
         if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text
+
+    @property
+    def usage(self) -> tuple[int, int]:
+        """Tokens of the prompt, and how many of these did not have to be read."""
+        return len(self.prompt) - self._opened, max(self.cached - self._opened, 0)
 
     @property
     def mean_logprob(self) -> float:

@@ -57,8 +57,8 @@ class Job:
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:
-        first = self.rows[0]
-        return Usage(len(first.prompt), sum(len(row.tokens) for row in self.rows), first.cached)
+        prompt, cached = self.rows[0].usage
+        return Usage(prompt, sum(len(row.tokens) for row in self.rows), cached)
 
 
 class Lane:

@@ -18,12 +18,13 @@ from torch.nn.functional import cross_entropy as dense_cross_entropy
 
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.config import TuneRecipe
+from dialoop.config import FreezeMethod, FullMethod, TuneRecipe
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import PackedBody, fill, plain_head
+from dialoop.models.quantised import quantise_frozen
 from dialoop.train.batch import Batch, epoch_order, pack
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
@@ -78,7 +79,7 @@ class Objective:
         self.plain = plain_head(model)
 
     def __call__(self, batch: Batch) -> Tensor:
-        device = self.body.head.device
+        device = self.body.device
         ids, targets, weights = (
             torch.from_numpy(a).to(device) for a in (batch.token_ids, batch.targets, batch.weights)
         )
@@ -112,6 +113,12 @@ def tune(
     _same_run(recipe, base, (rows, held), folder)
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
+    trained, weights = (
+        sum(weight.numel() for weight in group)
+        for group in (attached.weights.values(), attached.model.parameters())
+    )
+    if not isinstance(recipe.method, FullMethod | FreezeMethod):
+        quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
     objective = Objective(attached.model)
     optimizer = Optimizer(attached.weights, recipe.optim)
     plan = RowsPlan(rows.rows, recipe)
@@ -126,10 +133,6 @@ def tune(
     attached.model.eval()
     objective.body.release()
     artefact = None if result.interrupted else _write(attached, folder / "artefact")
-    trained, weights = (
-        sum(weight.numel() for weight in group)
-        for group in (attached.weights.values(), attached.model.parameters())
-    )
     return Tuned(result, artefact, trained, weights, rows)
 
 
