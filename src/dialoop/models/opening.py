@@ -123,7 +123,8 @@ class PrefixOpening(Opening):
 
 def opening_of(model: nn.Module) -> Opening | None:
     """What is put before every text that `model` reads."""
-    embedding = model.get_input_embeddings()  # type: ignore[operator]
+    find = getattr(model, "get_input_embeddings", None)
+    embedding = None if find is None else find()
     return embedding if isinstance(embedding, Opening) else None
 
 
