@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from serve_models import SHAPES, Prompt, gguf_of
 
+from dialoop.models.allocator import in_huge_pages
+
 T = TypeVar("T")
 Figures = dict[str, float]
 """What a turn found, by its name."""
@@ -77,10 +79,10 @@ class Setting:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Ours, with the run's threads; nobody goes to the network."""
+        """Ours, with the run's threads and huge pages; nobody goes to the network."""
         threads = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        return {**os.environ, **threads, **quiet}
+        return in_huge_pages({**os.environ, **threads, **quiet})
 
     def log(self, name: str) -> Path:
         """What a process of this name says beside its answers."""

@@ -38,8 +38,10 @@ class Dialoop:
 
         from dialoop.engine.loaded import open_models
         from dialoop.engine.local import LocalEngine
+        from dialoop.models.allocator import keep_freed_memory
         from dialoop.types import ModelRef
 
+        keep_freed_memory()  # as the process does that `dialoop serve` computes in
         refs = [ModelRef("base", Path(model))]
         refs += [ModelRef(name, Path(model), Path(folder)) for name, folder in adapters.items()]
         opened = open_models(refs, context=context, precision="int8" if weights == "int8" else None)

@@ -16,6 +16,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from dialoop.engine.wire import Line, Said, Setup, sealed
+from dialoop.models.allocator import keep_freed_memory
 
 if TYPE_CHECKING:
     from dialoop.engine.local import LocalCore
@@ -27,6 +28,7 @@ def main(descriptor: int) -> None:
         # A terminal or a service manager signals the whole group: the parent lets open answers finish.
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    keep_freed_memory()
     threading.excepthook = _die
     os.set_inheritable(descriptor, False)
     line = Line(socket.socket(fileno=descriptor))

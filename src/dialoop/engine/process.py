@@ -34,6 +34,7 @@ from dialoop.engine.wire import (
     Work,
 )
 from dialoop.errors import EngineDownError, ModelError
+from dialoop.models.allocator import in_huge_pages
 from dialoop.types import Condition, ModelRef, Precision
 
 log = logging.getLogger("dialoop.engine")
@@ -280,7 +281,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dialoop.engine.child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                env=in_huge_pages({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}),
                 pass_fds=[theirs.fileno()],
             )
         self._outbox: SimpleQueue[Any] = SimpleQueue()

@@ -101,8 +101,8 @@ def runner_of(
 def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision | None) -> Body | None:
     """The fastest that agrees with the model."""
     with suppress(ModelError):
-        lean = LeanDecoder(model, precision or "float32", adapters)
-        if agrees(lean, model):
+        if agrees(LeanDecoder(model, None, adapters), model, in_float32=True):
+            lean = LeanDecoder(model, precision or "float32", adapters)
             if precision is not None:
                 lean.release(model)
             return lean

@@ -1,13 +1,14 @@
 """Keys and values of running sequences, and the attention that reads them.
 
 They lie in blocks, which sequences that begin alike share. On a CPU a sequence that decodes has a lane
-beside: the same keys and values in one piece, so that no step gathers them again.
+beside: the same keys and values in one piece, so that no step gathers them again. Of each token the heads of
+keys and then those of values lie together, "pairs", (2 * H_kv, D), and are written at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -55,16 +56,14 @@ class Cache:
 
     def __init__(self, slots: int, lanes: int = 0) -> None:
         self.slots = slots
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self.layers: dict[int, Tensor] = {}
         self._most = lanes
         self._groups: dict[int, Lanes] = {}
 
-    def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The layer's (slots, heads, size) tensors, made to fit `key` and `value`, (T, heads, size)."""
+    def layer(self, index: int, pairs: Tensor) -> Tensor:
+        """The layer's (slots, 2 * H_kv, D), made to fit `pairs`, (T, 2 * H_kv, D)."""
         if index not in self.layers:
-            self.layers[index] = (
-                key.new_empty(self.slots, *key.shape[1:]), value.new_empty(self.slots, *value.shape[1:])
-            )  # fmt: skip
+            self.layers[index] = pairs.new_empty(self.slots, *pairs.shape[1:])
         return self.layers[index]
 
     def seat(self, spans: Sequence[Span]) -> dict[Lanes, list[int]]:
@@ -108,7 +107,7 @@ class Cache:
 class Lanes:
     """Lanes of one capacity, the members' in the first places.
 
-    layers: the layer's (count, heads, capacity, size) keys and values.
+    layers: the layer's (count, 2 * H_kv, capacity, D).
     """
 
     def __init__(self, cache: Cache, capacity: int, count: int) -> None:
@@ -117,16 +116,14 @@ class Lanes:
         self._blocks = cache.layers
         self._clean = 0
         self.layers = {
-            i: tuple(x.new_empty(count, x.shape[1], capacity, x.shape[2]) for x in pair)
-            for i, pair in cache.layers.items()
+            i: x.new_empty(count, x.shape[1], capacity, x.shape[2]) for i, x in cache.layers.items()
         }
 
     def join(self, lane: Lane) -> None:
         if len(self.members) == self._clean:
             # What is masked still takes part, times zero: it must be a number.
-            for pair in self.layers.values():
-                for x in pair:
-                    x[self._clean].zero_()
+            for x in self.layers.values():
+                x[self._clean].zero_()
             self._clean += 1
         lane.group, lane.index, lane.filled = self, len(self.members), 0
         self.members.append(lane)
@@ -135,9 +132,8 @@ class Lanes:
         """The last member takes the place."""
         last = self.members.pop()
         if last is not lane:
-            for pair in self.layers.values():
-                for x in pair:
-                    x[lane.index, :, : last.filled] = x[last.index, :, : last.filled]
+            for x in self.layers.values():
+                x[lane.index, :, : last.filled] = x[last.index, :, : last.filled]
             last.index = lane.index
             self.members[lane.index] = last
         lane.group, lane.filled = None, 0
@@ -147,9 +143,10 @@ class Lanes:
         if lane.filled == span.start:
             return
         slots = torch.tensor(span.slots(lane.filled, span.start))
-        for i, pair in self.layers.items():
-            for x, blocks in zip(pair, self._blocks[i], strict=True):
-                x[lane.index, :, lane.filled : span.start] = blocks.index_select(0, slots).transpose(0, 1)
+        for i, x in self.layers.items():
+            x[lane.index, :, lane.filled : span.start] = (
+                self._blocks[i].index_select(0, slots).transpose(0, 1)
+            )
         lane.filled = span.start
 
 
@@ -181,34 +178,39 @@ class Step:
         return torch.tensor(list(numbers), device=self.device)
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scale: float,
-        window: int | None = None, cap: float | None = None,
+        self, layer: int, query: Tensor, pairs: Tensor, *, scale: float, window: int | None = None,
+        cap: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """query: (T, H, D); key, value: (T, H_kv, D), the tokens' own. Returns (T, H, D of values).
+        """query: (T, H, D); pairs: (T, 2 * H_kv, D), the tokens' own. Returns (T, H, D).
 
         window: how many tokens a query sees, itself included.  cap: Gemma 2's soft cap of scores.
         """
-        keys, values = self.cache.layer(layer, key, value)
-        keys.index_copy_(0, self._written, key)
-        values.index_copy_(0, self._written, value)
-        inputs = _Inputs(layer, query, key, value, scale, window, cap)
-        if len(self._parts) == 1 and isinstance(self._parts[0].rows, slice):
-            return self._parts[0].attend(inputs)
-        out = query.new_empty(*query.shape[:2], value.shape[-1])
+        self.cache.layer(layer, pairs).index_copy_(0, self._written, pairs)
+        inputs = _Inputs(layer, query, pairs, scale, window, cap)
+        if len(self._parts) == 1:
+            part = self._parts[0]
+            if isinstance(part.rows, slice):
+                return part.attend(inputs)
+        out = torch.empty_like(query)
         for part in self._parts:
-            out[part.rows] = part.attend(inputs)
+            out[part.rows] = part.attend(inputs.of(part.rows))
         return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
+    """Of one layer, and of all tokens of a step or of those that one part attends to."""
+
     layer: int
     query: Tensor
-    key: Tensor
-    value: Tensor
+    pairs: Tensor
     scale: float
     window: int | None
     cap: float | None
+
+    def of(self, rows: Any) -> _Inputs:
+        """Of these tokens alone."""
+        return replace(self, query=self.query[rows], pairs=self.pairs[rows])
 
 
 class _Decoding:
@@ -234,26 +236,24 @@ class _Decoding:
             span.lane.filled = span.stop
 
     def attend(self, x: _Inputs) -> Tensor:
-        """(tokens of the spans, H, D of values)."""
-        query, key, value = (t[self.rows] for t in (x.query, x.key, x.value))
-        keys, values = self._lanes.layers[x.layer]
-        heads = key.shape[1]
-        slots = self._written(heads)
-        for lane, new in ((keys, key), (values, value)):
-            lane.view(-1, lane.shape[-1]).index_copy_(0, slots, new.reshape(-1, new.shape[-1]))
-        k, v = (lane[: self._count, :, : self._longest] for lane in (keys, values))
-        most = self._most
-        q = query if self._even else self._padded(query)
-        repeats = query.shape[1] // heads
-        q = q.view(self._count, most, heads, repeats, -1).permute(0, 2, 3, 1, 4)
+        """(tokens of the spans, H, D). x: of these tokens."""
+        lanes, size = self._lanes.layers[x.layer], x.query.shape[-1]
+        both = x.pairs.shape[1]
+        lanes.view(-1, size).index_copy_(0, self._slots_of(both), x.pairs.reshape(-1, size))
+        k, v = lanes[: self._count, :, : self._longest].chunk(2, dim=1)
+        most, heads, repeats = self._most, both // 2, 2 * x.query.shape[1] // both
         mask = self._mask(x.window, repeats)
-        q = q.reshape(self._count, heads, repeats * most, -1)
-        out = attention(q, k, v, mask, x.scale, x.cap)
-        out = out.view(self._count, heads, repeats, most, -1).permute(0, 3, 1, 2, 4)
-        out = out.reshape(self._count, most, heads * repeats, -1)
+        if most == 1:
+            q = x.query.view(self._count, heads, repeats, size)
+            return attention(q, k, v, mask, x.scale, x.cap).reshape(x.query.shape)
+        q = x.query if self._even else self._padded(x.query)
+        q = q.view(self._count, most, heads, repeats, size).permute(0, 2, 3, 1, 4)
+        q = q.reshape(self._count, heads, repeats * most, size)
+        out = attention(q, k, v, mask, x.scale, x.cap).view(self._count, heads, repeats, most, size)
+        out = out.permute(0, 3, 1, 2, 4).reshape(self._count, most, heads * repeats, size)
         return out.flatten(0, 1) if self._even else out[self._real]
 
-    def _written(self, heads: int) -> Tensor:
+    def _slots_of(self, heads: int) -> Tensor:
         """Where the new tokens of every head lie in the flattened lanes, (tokens * heads,)."""
         if heads not in self._slots:
             capacity = self._lanes.capacity
@@ -312,15 +312,13 @@ class _Chunk:
         self._masks: dict[int | None, Tensor] = {}
 
     def attend(self, x: _Inputs) -> Tensor:
-        """(tokens of the span, H, D of values)."""
-        q, k, v = (t[self.rows] for t in (x.query, x.key, x.value))
+        """(tokens of the span, H, D). x: of these tokens."""
+        pairs = x.pairs
         if self._span.start:
-            keys, values = self._step.cache.layers[x.layer]
-            slots = self._slots()
-            k, v = (blocks.index_select(0, slots) for blocks in (keys, values))
+            pairs = self._step.cache.layers[x.layer].index_select(0, self._slots())
         plain = not self._span.start and (x.window is None or x.window >= self._span.stop)
         mask = None if plain else self._mask(x.window)
-        q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))
+        q, k, v = (t.transpose(0, 1)[None] for t in (x.query, *pairs.chunk(2, dim=1)))
         return attention(q, k, v, mask, x.scale, x.cap, causal=plain)[0].transpose(0, 1)
 
     def _slots(self) -> Tensor:

@@ -1,7 +1,7 @@
 """A decoder for answering: the Llama, Mistral, Qwen, Gemma and Phi-3 families on a CPU.
 
 The layers of transformers' model with their weights packed, queries, keys and values in one product and the
-gate beside its input; what it computes is held against the model itself when it is made.
+gate beside its input. Whether it computes the same is to be probed before they are packed: `paged.agrees`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ FIXED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 
 
 class LeanDecoder:
-    """Next-token logits of one model. Raises ModelError for a model that it does not fit."""
+    """Next-token logits of one model. Raises ModelError for a model that it does not fit.
 
-    def __init__(self, model: nn.Module, precision: Precision, adapters: Adapters) -> None:
+    precision: of the packed weights, None = they stay the model's own and are widened at each use.
+    """
+
+    def __init__(self, model: nn.Module, precision: Precision | None, adapters: Adapters) -> None:
         config: Any = model.config
         if not _fits(model):
             raise ModelError(f"{type(model).__name__}: no lean decoder")
@@ -81,13 +84,13 @@ class LeanDecoder:
     def _run(self, layer: _Layer, x: Tensor, turns: Tensor, step: Step) -> None:
         """One layer; `x`, (T, D), becomes its output."""
         shape = self._shape
-        qkv = self._fused(layer.qkv, layer.before(x)).view(len(x), -1, shape.size)
-        turned = qkv[:, : -shape.key_heads]
+        heads = self._fused(layer.qkv, layer.before(x)).view(len(x), -1, shape.size)
+        turning = heads[:, : -shape.key_heads]
         if layer.head_norm is not None:
-            turned.copy_(layer.head_norm(turned))
-        _turn(turned, turns)
-        q, k, v = qkv.split(shape.split, dim=1)  # type: ignore[no-untyped-call]
-        seen = step.attend(layer.index, q, k, v, scale=layer.scale, window=layer.window, cap=layer.cap)
+            turning.copy_(layer.head_norm(turning))
+        turning.view(torch.complex64)[..., : shape.turning // 2].mul_(turns)
+        q, pairs = heads[:, : shape.heads], heads[:, shape.heads :]
+        seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
         x += layer.after_attention(self._fused(layer.out, seen.reshape(len(x), -1)))
         gate, up = self._fused(layer.gate_up, layer.before_mlp(x)).chunk(2, dim=-1)
         x += layer.after_mlp(self._fused(layer.down, layer.act(gate).mul_(up)))
@@ -196,7 +199,7 @@ def _norm(module: Any) -> _Norm:
     return _Norm(module.weight.detach().float() + plus, eps)
 
 
-def _layer(layer: Any, index: int, shape: _Shape, precision: Precision) -> _Layer:
+def _layer(layer: Any, index: int, shape: _Shape, precision: Precision | None) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
     path = f"model.layers.{index}"
     second = hasattr(layer, "pre_feedforward_layernorm")
@@ -225,11 +228,11 @@ def _window(attention: Any) -> int | None:
     return getattr(attention.config, "sliding_window", None) if kind is None and own is None else own
 
 
-def _single(linear: nn.Linear, path: str, precision: Precision) -> _Fused:
+def _single(linear: nn.Linear, path: str, precision: Precision | None) -> _Fused:
     return _Fused(pack(linear.weight, linear.bias, precision), (_Part(path, slice(0, linear.out_features)),))
 
 
-def _gate_up(mlp: Any, path: str, precision: Precision) -> _Fused:
+def _gate_up(mlp: Any, path: str, precision: Precision | None) -> _Fused:
     if hasattr(mlp, "gate_up_proj"):
         return _single(mlp.gate_up_proj, f"{path}.gate_up_proj", precision)
     size = mlp.gate_proj.out_features
@@ -237,7 +240,7 @@ def _gate_up(mlp: Any, path: str, precision: Precision) -> _Fused:
     return _Fused(fuse([mlp.gate_proj, mlp.up_proj], precision), parts)
 
 
-def _qkv(attention: Any, path: str, shape: _Shape, precision: Precision) -> _Fused:
+def _qkv(attention: Any, path: str, shape: _Shape, precision: Precision | None) -> _Fused:
     """Queries and keys with the two numbers that turn together side by side: their product is the same."""
     ends = torch.tensor([0, *shape.split]).cumsum(0).mul(shape.size).tolist()
     queries, keys = (_pairs(shape, heads) for heads in (shape.heads, shape.key_heads))
@@ -279,9 +282,3 @@ def _turns(rotary: Any, positions: int) -> Tensor:
     cos, sin = rotary(torch.zeros(1, dtype=torch.float32), at)
     half = cos.shape[-1] // 2
     return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
-
-
-def _turn(x: Tensor, turns: Tensor) -> None:
-    """Turn the pairs of `x`, (T, heads, size), in place."""
-    turning = x[..., : 2 * turns.shape[-1]]
-    torch.view_as_complex(turning.unflatten(-1, (-1, 2))).mul_(turns)  # type: ignore[no-untyped-call]

@@ -27,13 +27,16 @@ class Linear(Protocol):
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
 
-def pack(weight: Tensor, bias: Tensor | None, precision: Precision) -> Linear:
+def pack(weight: Tensor, bias: Tensor | None, precision: Precision | None) -> Linear:
     """The fastest layer that keeps to `precision` here. weight: (out, in); bias: (out,).
 
-    Packed weights are copies. Where the processor has no such arithmetic, the next more exact one is taken.
+    Packed weights are copies; None = no copy, they are widened to float32 at each call, slowly. Where the
+    processor has no such arithmetic, the next more exact one is taken.
     """
     if weight.device.type != "cpu":
         return _Plain(weight, bias)
+    if precision is None:
+        return _Widened([(weight.detach(), bias)])
     bias = None if bias is None else bias.detach().float()
     if precision == "int8" and _has_fbgemm():
         return _Int8(weight, bias)
@@ -56,6 +59,21 @@ class _Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x, self._weight, self._bias)
+
+
+class _Widened:
+    """Layers side by side whose weights stay where they are. order: which of their outputs stands where."""
+
+    def __init__(self, layers: Sequence[tuple[Tensor, Tensor | None]], order: Tensor | None = None) -> None:
+        self._layers, self._order = layers, order
+
+    def __call__(self, x: Tensor) -> Tensor:
+        parts = [
+            functional.linear(x, weight.float(), None if bias is None else bias.float())
+            for weight, bias in self._layers
+        ]
+        y = torch.cat(parts, dim=-1)
+        return y if self._order is None else y[:, self._order]
 
 
 class _Mkldnn:
@@ -157,8 +175,10 @@ def pack_in_place(model: nn.Module, precision: Precision) -> None:
     model.float()
 
 
-def fuse(linears: Sequence[nn.Linear], precision: Precision, order: Tensor | None = None) -> Linear:
+def fuse(linears: Sequence[nn.Linear], precision: Precision | None, order: Tensor | None = None) -> Linear:
     """One layer whose output is those of `linears` side by side; output i is their output order[i]."""
+    if precision is None:
+        return _Widened([(linear.weight, linear.bias) for linear in linears], order)
     weight = torch.cat([linear.weight.detach() for linear in linears])
     biases = [x.weight.new_zeros(x.out_features) if x.bias is None else x.bias.detach() for x in linears]
     bias = torch.cat(biases) if any(x.bias is not None for x in linears) else None

@@ -7,11 +7,12 @@ tokens. Every attention layer writes its keys and values to the blocks and reads
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dialoop.models.cache import Cache, Lane, Span, Step
 from dialoop.models.opening import Past, opening_of
@@ -34,7 +35,9 @@ def _interface(
         key, value = opening_past.give(layer, key, value)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return paged_step.attend(layer, q, k, v, scale=scale, window=sliding_window, cap=softcap)[None], None
+    pairs = torch.cat([k, functional.pad(v, (0, k.shape[-1] - v.shape[-1]))], dim=1)
+    out = paged_step.attend(layer, q, pairs, scale=scale, window=sliding_window, cap=softcap)
+    return out[None, ..., : v.shape[-1]], None
 
 
 class Body(Protocol):
@@ -106,18 +109,49 @@ class PagedBody:
             config._attn_implementation = own
 
 
-def agrees(body: Body, model: Any) -> bool:
-    """Whether `body` gives the logits of `model`, two sequences read in chunks beside each other."""
+def agrees(body: Body, model: Any, *, in_float32: bool = False) -> bool:
+    """Whether `body` gives the logits of `model`, two sequences read in chunks beside each other.
+
+    in_float32: hold it against what the model's weights give in float32; through many layers 16-bit
+    activations stray as far from that as a mistake would.
+    """
     try:
         vocabulary = model.get_input_embeddings().weight.shape[0]
         ids = [torch.arange(1, 1 + n, device=body.device) % vocabulary for n in (7, 4)]
         with torch.inference_mode():
-            first, second = (model(input_ids=x[None], use_cache=False).logits[0].float() for x in ids)
+            with _widened(model) if in_float32 else nullcontext():
+                first, second = (model(input_ids=x[None], use_cache=False).logits[0].float() for x in ids)
             got = _in_chunks(body, *ids)
     except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError):
         return False
     wanted = torch.cat([first[:6], second, first[6:]])
     return bool((got - wanted).norm() <= TOLERANCE * wanted.norm())
+
+
+@contextmanager
+def _widened(model: nn.Module) -> Iterator[None]:
+    """Each module computes with float32 copies of its parameters, which live as long as its own turn."""
+    narrow: dict[nn.Parameter, Tensor] = {}
+
+    def widen(module: nn.Module, *_: object) -> None:
+        for parameter in module.parameters(recurse=False):
+            narrow[parameter] = parameter.data
+            parameter.data = parameter.data.float()
+
+    def restore(module: nn.Module, *_: object) -> None:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = narrow.pop(parameter)
+
+    hooks = [hook for module in model.modules() for hook in (
+        module.register_forward_pre_hook(widen), module.register_forward_hook(restore)
+    )]  # fmt: skip
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, data in narrow.items():
+            parameter.data = data
 
 
 def _in_chunks(body: Body, first: Tensor, second: Tensor) -> Tensor:
