@@ -51,19 +51,20 @@ class Optimizer:
         torch._foreach_mul_(gradients, scale)
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
         if not math.isfinite(norm):
-            self._clear()
+            self.clear()
             return norm
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        self._clear()
+        self.clear()
         self._copy_back()
         return norm
 
-    def _clear(self) -> None:
-        for master in self.masters.values():
-            master.grad = None
+    def clear(self) -> None:
+        """Forget the gradients, those of weights with a master too."""
+        for weight in (*self.masters.values(), *self.weights.values()):
+            weight.grad = None
 
     @torch.no_grad()
     def _copy_back(self) -> None:
