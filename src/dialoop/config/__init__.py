@@ -32,6 +32,7 @@ from dialoop.config.recipes import (
     OptimSettings,
     PretrainRecipe,
     Recipe,
+    RegularisationSettings,
     SplitSettings,
     Stage,
     TextSource,
@@ -46,6 +47,6 @@ __all__ = [
     "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "EvalSettings", "FreezeMethod",
     "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings", "OptimSettings",
     "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod",
-    "Recipe", "Settings", "SplitSettings", "Stage", "TextSource", "TokenizerSettings", "TrainSettings",
-    "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
+    "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage", "TextSource",
+    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
 ]  # fmt: skip

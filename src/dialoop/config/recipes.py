@@ -120,6 +120,21 @@ class TrainSettings(Settings):
     """Order of the rows, and the initial adapter weights."""
 
 
+class RegularisationSettings(Settings):
+    """What keeps a model from learning its rows by heart; validation is without any of it."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567)."""
+    neftune: float = Field(0.0, ge=0)
+    """Noise on embeddings, this over the root of length x width (Jain et al. 2023, arXiv:2310.05914);
+    0 = none, 5 to 15 in the paper."""
+    r_drop: float = Field(0.0, ge=0)
+    """Weight of the divergence of two passes with different dropout (Liang et al. 2021, arXiv:2106.14448).
+    Twice the time; it needs a dropout, of the method or of the model."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running mean of the weights, which is judged and written in their place; 0 = none."""
+
+
 class EvalSettings(Settings):
     """How the model is judged before and after."""
 
@@ -152,6 +167,8 @@ class TuneRecipe(Settings):
     """How it is trained."""
     train: TrainSettings = TrainSettings()
     """For how long."""
+    regularisation: RegularisationSettings = RegularisationSettings()
+    """What holds it back."""
     eval: EvalSettings = EvalSettings()
     """How it is judged."""
 

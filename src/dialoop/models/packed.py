@@ -45,6 +45,8 @@ class PackedBody:
     on each document alone; one that does not runs document by document. What a soft prompt puts before each
     document is not in the rows that come and go here. Raises ModelError for learnt keys and values in a
     model that does not pack.
+
+    noise: NEFTune's alpha, for a model in training mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,6 +54,7 @@ class PackedBody:
         config: Any = model.config
         self.own = str(config._attn_implementation)
         self.opening = opening_of(model)
+        self.noise = 0.0
         self.packs = self._probe()
         if isinstance(self.opening, PrefixOpening) and not self.packs:
             raise ModelError(
@@ -89,15 +92,26 @@ class PackedBody:
         past = None if self.opening is None else self.opening.past(token_ids)
         given = {} if past is None else {"opening_past": past}
         out = self._decoder()(
-            input_ids=token_ids[None], position_ids=positions[None], attention_mask=None, use_cache=False,
-            document_lengths=tuple(lengths), **given,
+            **self._inputs(token_ids, lengths), position_ids=positions[None], attention_mask=None,
+            use_cache=False, document_lengths=tuple(lengths), **given,
         )  # fmt: skip
         state: Tensor = out.last_hidden_state[0]
         return state
 
     def _alone(self, token_ids: Tensor) -> Tensor:
-        state: Tensor = self._decoder()(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
+        state: Tensor = self._decoder()(
+            **self._inputs(token_ids, (len(token_ids),)), use_cache=False
+        ).last_hidden_state[0]
         return state
+
+    def _inputs(self, token_ids: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
+        if not (self.noise and self.model.training):
+            return {"input_ids": token_ids[None]}
+        embedded: Tensor = self.model.get_input_embeddings()(token_ids)
+        sizes = torch.tensor(lengths, device=token_ids.device)
+        most = self.noise * (sizes.repeat_interleave(sizes) * embedded.shape[1]).rsqrt()[:, None]
+        noise = torch.empty_like(embedded, dtype=torch.float32).uniform_(-1, 1) * most
+        return {"inputs_embeds": (embedded + noise.to(embedded.dtype))[None]}
 
     def _decoder(self) -> Any:
         return self.model.get_decoder()

@@ -136,8 +136,8 @@ def train(
         if saved != state.step:
             _save(folder, optimizer, state)
     ended, short = _ended(judge, plan, state), state.step < plan.steps
-    if ended and state.best:
-        optimizer.load({**optimizer.state(), **state.best})
+    if ended:
+        optimizer.load({**optimizer.state(), **(state.best or optimizer.kept())})
     return Result(
         state.step, state.tokens, state.seconds, not ended, ended and short, state.best_step, state.best_loss
     )
@@ -245,7 +245,7 @@ def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progr
     value = judge.loss()
     if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
-        state.best = {k: v.clone() for k, v in optimizer.state().items() if k.startswith("master.")}
+        state.best = optimizer.kept()
     else:
         state.bad += 1
     return replace(progress, valid_loss=value)
