@@ -6,7 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from dialoop.config import FullMethod, LoraMethod, TuneRecipe, apply_override, expand, load_recipe, validate
+from dialoop.config import (
+    FullMethod,
+    LoraMethod,
+    PretrainRecipe,
+    TuneRecipe,
+    apply_override,
+    expand,
+    load_recipe,
+    validate,
+)
+from dialoop.config.explaining import explain
 from dialoop.errors import ConfigError
 
 MINIMAL = 'kind = "tune"\nname = "shop"\n[data]\nsources = ["sample:en"]\n'
@@ -103,3 +113,39 @@ def test_a_secret_long_value_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load_recipe(write(tmp_path, MINIMAL), TuneRecipe, [f"name={'S' * 100}"])
     assert "S" * 65 not in str(error.value)
+
+
+def test_every_field_of_a_recipe_says_what_it_means() -> None:
+    for kind in (TuneRecipe, PretrainRecipe):
+        waiting = [""]
+        while waiting:
+            path = waiting.pop()
+            for _, about, fields in explain(kind, path):
+                assert about or len(fields) == 1
+                assert all(field.meaning for field in fields), path
+                waiting += [field.path for field in fields if field.takes == "table" and field.path != path]
+
+
+def test_a_choice_is_explained_member_by_member() -> None:
+    tables = list(explain(TuneRecipe, "method"))
+    kinds = {field.default for _, _, fields in tables for field in fields if field.path == "method.kind"}
+    assert {'"lora"', '"bottleneck"', '"p-tuning-v2"', '"full"'} <= kinds
+    (field,) = next(explain(TuneRecipe, "method.rank"))[2]
+    assert (field.takes, field.default) == ("int, >= 1", "16")
+    with pytest.raises(ConfigError, match=r"'method.rnak' is no field of a recipe; did you mean 'rank'"):
+        list(explain(TuneRecipe, "method.rnak"))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"kind": "freeze"}, "layers' is missing"),
+        ({"kind": "prompt", "init": "text"}, "text go together"),
+        ({"kind": "full", "base_precision": "int8"}, "unknown key"),
+        ({"kind": "bottleneck", "placement": "below"}, "'houlsby', 'pfeiffer' or 'parallel'"),
+    ],
+)
+def test_a_method_that_cannot_be_is_refused(method: dict[str, object], message: str) -> None:
+    table = {"name": "shop", "data": {"sources": ["sample:en"]}, "method": method}
+    with pytest.raises(ConfigError, match=message):
+        validate(TuneRecipe, table, "recipe")

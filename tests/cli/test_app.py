@@ -41,6 +41,7 @@ def test_help_imports_nothing_that_computes() -> None:
             "data split",
             "pretrain",
             "tune",
+            "explain",
             "eval",
             "chat",
             "serve",

@@ -21,6 +21,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from dialoop.config import RegularisationSettings
 from dialoop.models.load import load_model
 from dialoop.models.packed import PackedBody, plain_head
 from dialoop.train.batch import Batch
@@ -151,7 +152,7 @@ def test_the_objective_is_the_cross_entropy_of_the_models_own_logits(kind: str) 
     weights = list(model.parameters())
     wanted = reference_loss(model, batch)
     gradients = torch.autograd.grad(wanted, weights)
-    objective = Objective(model)
+    objective = Objective(model, RegularisationSettings())
     try:
         got = objective(batch)
         torch.testing.assert_close(got, wanted, atol=1e-3, rtol=1e-4)

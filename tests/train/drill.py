@@ -1,6 +1,7 @@
 """A small tuning run to practise on, and children that are struck down in it.
 
-`python -m tests.train.drill FOLDER` runs it undisturbed and disturbed, and prints what each left as JSON.
+`python -m tests.train.drill FOLDER` runs it undisturbed and disturbed, and prints what each left as JSON;
+`... FOLDER METHODS`, with methods as JSON by name, does so for each, killed once.
 """
 
 from __future__ import annotations
@@ -114,6 +115,27 @@ def interrupted(base: Path, folder: Path) -> None:
     (folder / "told.json").write_text(json.dumps(told))
 
 
+def methods(folder: Path, chosen: dict[str, dict[str, Any]]) -> None:
+    """Six updates by each method: undisturbed, and killed after the fifth and taken up again."""
+    base = make_tiny_model(folder / "base")
+    found: dict[str, Any] = {}
+    for name, method in chosen.items():
+        taken = recipe(method={**method}, train__epochs=1.5, train__checkpoint_every=2)
+        statuses, sums = [], []
+        for place, strike in ((folder / name / "whole", 0), (folder / name / "killed", 5)):
+            for step in dict.fromkeys((strike, 0)):
+
+                def work(place: Path = place, step: int = step, taken: TuneRecipe = taken) -> None:
+                    strike = striking(step, signal.SIGKILL)
+                    tune(taken, ModelRef("tiny", base), DIALOGUES, DIALOGUES[:2], place, on_progress=strike)
+
+                statuses.append(in_child(work))
+            files = sorted((place / "artefact").glob("*.safetensors"))
+            sums.append(hashlib.sha256(files[0].read_bytes()).hexdigest() if files else place.name)
+        found[name] = [statuses, *sums]
+    print(json.dumps(found))
+
+
 def main(folder: Path) -> None:
     base = make_tiny_model(folder / "base")
     draw = random.Random(7)
@@ -139,4 +161,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        methods(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]))

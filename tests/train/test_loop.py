@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +194,94 @@ def test_a_single_overflow_is_skipped_and_training_goes_on(tmp_path: Path) -> No
     assert torch.equal(before[1], before[2])
     assert not torch.equal(before[2], before[3])
     assert torch.isfinite(before[-1]).all()
+
+
+def test_gradients_that_stay_no_numbers_bring_the_last_good_weights_back(tmp_path: Path) -> None:
+    model = Bigrams()
+    calm = model.loss
+    batches = iter(range(100))
+
+    def loss(batch: Batch) -> Tensor:
+        return calm(batch) * (math.inf if 7 <= next(batches) < 13 else 1.0)
+
+    seen: list[tuple[Progress, Tensor]] = []
+    told = train(
+        loss, model.optimizer, Steps(16), tmp_path,
+        checkpoint_every=5, on_progress=lambda progress: seen.append((progress, model.embed())),
+    )  # fmt: skip
+    assert told.step == 16
+    assert torch.equal(seen[12][1], seen[4][1])
+    assert not torch.equal(seen[11][1], seen[4][1])
+    assert [progress.learning_rate for progress, _ in seen] == [0.02] * 13 + [0.01] * 3
+    assert not torch.equal(seen[-1][1], seen[12][1])
+
+
+@dataclass(frozen=True)
+class Documents(Steps):
+    """The same tokens as four documents."""
+
+    def batches(self, step: int) -> Sequence[Batch]:
+        (whole,) = super().batches(step)
+        return [replace(whole, lengths=(6, 6, 6, 6))]
+
+
+def starved(model: Bigrams, most: int, after: int, error: Exception) -> Callable[[Batch], Tensor]:
+    """Memory for `most` tokens, from the `after`-th batch on."""
+    calm, count = model.loss, iter(range(100))
+
+    def loss(batch: Batch) -> Tensor:
+        if next(count) >= after and len(batch.token_ids) > most:
+            raise error
+        return calm(batch)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=["cuda", "cpu"],
+)
+def test_where_memory_ends_batches_are_halved_and_the_weights_are_the_same(
+    error: Exception, tmp_path: Path
+) -> None:
+    rich, poor = Bigrams(), Bigrams()
+    rich.train(Documents(6), tmp_path / "rich")
+    loss = starved(poor, 6, 3, error)
+    train(loss, poor.optimizer, Documents(6), tmp_path / "poor", checkpoint_every=5)
+    torch.testing.assert_close(poor.embed(), rich.embed(), atol=1e-6, rtol=1e-5)
+    rows = read_journal(tmp_path / "poor" / "halvings.jsonl")
+    assert rows == [{"step": 3, "halvings": 1}, {"step": 3, "halvings": 2}]
+
+
+def test_a_resumed_run_halves_where_the_first_did_though_memory_does_not_end_again(tmp_path: Path) -> None:
+    def crash(progress: Progress) -> None:
+        if progress.step == 5:
+            raise CrashError
+
+    first, resumed, whole = Bigrams(), Bigrams(), Bigrams()
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    starving = starved(whole, 6, 3, error)
+    train(starving, whole.optimizer, Documents(6), tmp_path / "whole", checkpoint_every=2)
+    with pytest.raises(CrashError):
+        train(
+            starved(first, 6, 3, error), first.optimizer, Documents(6), tmp_path / "cut",
+            checkpoint_every=3, on_progress=crash,
+        )  # fmt: skip
+    resumed.train(Documents(6), tmp_path / "cut")
+    assert torch.equal(resumed.embed(), whole.embed())
+
+
+def test_one_row_that_does_not_fit_memory_stops_with_what_to_do(tmp_path: Path) -> None:
+    model = Bigrams()
+    loss = starved(model, 3, 0, MemoryError())
+    with pytest.raises(
+        TrainError, match=r"update 1: memory ended with one row at a time: lower train.max_len"
+    ):
+        train(loss, model.optimizer, Documents(2), tmp_path, checkpoint_every=5)
 
 
 class CrashError(Exception):

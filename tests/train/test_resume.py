@@ -22,12 +22,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("drill")
 
 
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"kind": "full"},
+    "freeze": {"kind": "freeze", "layers": 1},
+    "dora": {"kind": "lora", "rank": 4, "dora": True, "dropout": 0.1},
+    "int8": {"kind": "lora", "rank": 4, "dropout": 0.1, "base_precision": "int8"},
+    "ia3": {"kind": "ia3"},
+    "bottleneck": {"kind": "bottleneck", "size": 8, "placement": "houlsby", "dropout": 0.1},
+    "parallel": {"kind": "bottleneck", "size": 8, "placement": "parallel"},
+    "bitfit": {"kind": "bitfit"},
+    "prompt": {"kind": "prompt", "tokens": 4},
+    "prefix": {"kind": "prefix", "tokens": 4, "hidden": 16},
+    "p-tuning-v2": {"kind": "p-tuning-v2", "tokens": 4, "base_precision": "nf4"},
+}
+
+
 @pytest.fixture(scope="module")
 def found(place: Path) -> dict[str, Any]:
     """Exit statuses and the sha256 of the final adapter of each run of the drill."""
+    return drill(place)
+
+
+def drill(*arguments: object) -> dict[str, Any]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.train.drill", str(place)],
+        [sys.executable, "-m", "tests.train.drill", *map(str, arguments)],
         env=environment, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -74,3 +93,12 @@ def test_no_draft_and_no_more_than_two_checkpoints_are_left(found: dict[str, Any
             assert [path.name for path in sorted(folder.iterdir())] == ["step-00000009", "step-00000012"], (
                 name
             )
+
+
+def test_every_method_killed_and_resumed_ends_where_an_undisturbed_run_does(tmp_path: Path) -> None:
+    found = drill(tmp_path, json.dumps(METHODS))
+    assert found.keys() == METHODS.keys()
+    for name, (statuses, whole, killed) in found.items():
+        assert statuses == [0, -9, 0], name
+        assert whole == killed, name
+    assert len({whole for _, whole, _ in found.values()}) == len(METHODS)

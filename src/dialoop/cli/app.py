@@ -13,6 +13,7 @@ from dialoop import __version__
 from dialoop.cli import data, keys, models, safety
 from dialoop.cli.chat import chat
 from dialoop.cli.evaluate import evaluate
+from dialoop.cli.explain import explain
 from dialoop.cli.pretrain import pretrain
 from dialoop.cli.quickstart import quickstart
 from dialoop.cli.serve import serve
@@ -31,6 +32,7 @@ app.command()(quickstart)
 app.add_typer(data.app, name="data")
 app.command()(pretrain)
 app.command()(tune)
+app.command()(explain)
 app.command("eval")(evaluate)
 app.command()(chat)
 app.command()(serve)

@@ -58,10 +58,14 @@ class ScoreJob(SideJob[list[Scored]]):
 
 @dataclass(eq=False)
 class PromptJob(SideJob[list[list[Ranked]]]):
-    """A prompt, and how many of the best tokens in each place are told."""
+    """A prompt, and how many of the best tokens in each place are told.
+
+    opened: virtual tokens at its beginning, of which nothing is told.
+    """
 
     prompt: Sequence[int]
     count: int
+    opened: int = 0
 
     def begin(self, running: Running, /) -> Generator[None, None, list[list[Ranked]]]:
         """Log-probabilities of each token after the first."""
@@ -69,7 +73,7 @@ class PromptJob(SideJob[list[list[Ranked]]]):
 
     def event(self, value: list[list[Ranked]]) -> PromptRead:
         """Deltas have the same number."""
-        return PromptRead(value)
+        return PromptRead(value[self.opened :])
 
 
 @dataclass(eq=False)

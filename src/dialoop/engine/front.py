@@ -39,7 +39,7 @@ from dialoop.engine.wire import (
     Unloading,
     Work,
 )
-from dialoop.errors import OverloadedError, UnsupportedError
+from dialoop.errors import OverloadedError, UnsupportedError, echo
 from dialoop.types import (
     ChatRequest,
     CompleteRequest,
@@ -245,6 +245,12 @@ class Front:
         if isinstance(known, KnownEncoder):
             return known.reader
         opened = known.opened
+        if opened.opened:
+            raise UnsupportedError(
+                f"model {echo(opened.served.name)} is opened by a soft prompt, which teaches it to answer, "
+                f"not to embed: embed with its base",
+                param="model",
+            )
         if opened.folder not in self._readers:
             self._readers[opened.folder] = Reader.load(opened.folder, opened.served.context, opened.size)
         return self._readers[opened.folder]

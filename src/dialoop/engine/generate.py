@@ -11,6 +11,7 @@ from dialoop.engine.detokenize import Vocabulary
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running, StepError
 from dialoop.errors import ContextLengthError
+from dialoop.models.opening import opening_ids
 from dialoop.types import FinishReason, Sampling
 
 STEP_TOKENS = 2048
@@ -83,16 +84,19 @@ def _rows(
     sampling: Sampling,
     max_tokens: int,
 ) -> list[Row]:
-    context = context_of(model)
+    context, opening = context_of(model), opening_ids(model)
     for prompt in prompts:
         if len(prompt) > context:
             raise ContextLengthError(len(prompt), context)
     return [
-        Row(prompt, sampling, i, vocabulary=tokenizer, limit=room(len(prompt), context, max_tokens))
+        Row(
+            prompt, sampling, i, vocabulary=tokenizer, limit=room(len(prompt), context, max_tokens),
+            opening=opening,
+        )
         for i, prompt in enumerate(prompts)
-    ]
+    ]  # fmt: skip
 
 
 def context_of(model: torch.nn.Module) -> int:
-    """Positions that the model was made for, in tokens."""
-    return int(model.config.max_position_embeddings)  # type: ignore[union-attr, arg-type]
+    """Positions that a text may take, in tokens: those that the model was made for, less a soft prompt's."""
+    return int(model.config.max_position_embeddings) - len(opening_ids(model))  # type: ignore[union-attr, arg-type]

@@ -19,6 +19,7 @@ from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.encoder import is_encoder, load_encoder, positions_of
 from dialoop.models.load import default_device, load_model, stored_dtype
+from dialoop.models.opening import opening_ids
 from dialoop.types import ModelRef, Precision, Served
 
 
@@ -41,12 +42,24 @@ class LoadedModel:
     precision: Precision | None = None
 
     @property
+    def opening(self) -> tuple[int, ...]:
+        """Virtual tokens before every text."""
+        return opening_ids(self.model)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.served.context + len(self.opening)
+
+    @property
     def known(self) -> Known:
         """All but the weights."""
         config: Any = self.model.config
         size = int(config.get_text_config().hidden_size)
         name = self.served.name
-        opened = Opened(self.served, name, self.folder, size, self.adapter, self.merged)
+        opened = Opened(
+            self.served, name, self.folder, size, self.adapter, self.merged, opened=bool(self.opening)
+        )
         return Known(opened, self.tokenizer)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Unpack
 
+from dialoop.chat.render import Rendered
 from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob, SideJob
 from dialoop.engine.best import Best
 from dialoop.engine.constrain import Grammars
@@ -80,8 +81,8 @@ class LocalCore:
         each = {id(loaded.model): loaded for loaded in models.values()}
         running: dict[int, Running | EncoderRunning] = {
             key: Running(
-                loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.served.context,
-                cache_tokens=cache_tokens or max_rows * loaded.served.context, adapters=loaded.adapters,
+                loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.longest,
+                cache_tokens=cache_tokens or max_rows * loaded.longest, adapters=loaded.adapters,
                 precision=loaded.precision,
                 speculate=speculate,
             )
@@ -135,13 +136,16 @@ class LocalCore:
 
     def _jobs(self, number: int, work: Answering | Scoring | Embedding) -> list[Job | SideJob[Any]]:
         if isinstance(work, Scoring):
-            return [ScoreJob(number, work.adapter, work.rows)]
+            opening = self._decoders[work.model].opening
+            return [ScoreJob(number, work.adapter, [_opened(row, opening) for row in work.rows])]
         if isinstance(work, Embedding):
             return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
         sampling = work.sampling
         jobs: list[Job | SideJob[Any]] = []
         if sampling.prompt_logprobs is not None:
-            jobs.append(PromptJob(number, work.adapter, work.prompt, sampling.prompt_logprobs))
+            opening = self._decoders[work.model].opening
+            prompt = (*opening, *work.prompt)
+            jobs.append(PromptJob(number, work.adapter, prompt, sampling.prompt_logprobs, len(opening)))
         if sampling.max_tokens != 0:
             best = Best(sampling.n) if sampling.made > sampling.n else None
             jobs.append(Job(number, self._rows(work), best))
@@ -159,6 +163,14 @@ class LocalCore:
                 constraint=None if grammar is None else grammars.constraint(grammar, limit),
                 prediction=work.prediction, priority=work.priority, bad=bad,
                 decode=tokenizer.decode_showing(work.shown) if work.shown else None,
+                opening=loaded.opening,
             )
             for i in range(sampling.made)
         ]  # fmt: skip
+
+
+def _opened(row: Rendered, opening: tuple[int, ...]) -> Rendered:
+    """`row` after a soft prompt's virtual tokens, which are not learnt."""
+    if not opening:
+        return row
+    return Rendered((*opening, *row.token_ids), (0.0,) * len(opening) + tuple(row.loss_mask))

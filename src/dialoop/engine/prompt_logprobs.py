@@ -37,8 +37,12 @@ def prompt_logprobs(
 
 @torch.inference_mode()
 def ranked(logits: Tensor, wanted: Tensor, count: int) -> list[list[Ranked]]:
-    """logits: (T, V); wanted: (T,), each first in its place. Rank 1 has no token more probable."""
+    """logits: (T, V); wanted: (T,), each first in its place. Rank 1 has no token more probable.
+
+    Virtual tokens have no logits: what stands in their places means nothing.
+    """
     logs = logits.float().log_softmax(-1)
+    wanted = wanted.clamp(max=logs.shape[1] - 1)
     own = logs.gather(1, wanted[:, None])
     ranks = (logs > own).sum(-1) + 1
     best = logs.topk(min(count, logs.shape[1]))

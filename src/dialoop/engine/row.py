@@ -15,9 +15,10 @@ from dialoop.types import FinishReason, Sampling, TokenLogprob
 class Row:
     """Takes the tokens of one answer and gives its text, up to the stop token, stop string or limit.
 
-    owner: the adapter that answers, "" = the model itself.  cached: tokens of the prompt that did not have
-    to be read.  prediction: tokens that the answer may go along.  accepted, rejected: those of it that were
-    drafted and came true, and the others.  bad: as in `Penalties`.
+    owner: the adapter that answers, "" = the model itself.  opening: virtual tokens that a soft prompt puts
+    before the prompt; no usage counts them.  cached: tokens read that did not have to be.
+    prediction: tokens that the answer may go along.  accepted, rejected: those of it that were drafted and
+    came true, and the others.  bad: as in `Penalties`.
     decode: instead of the vocabulary's own, which shows no special token.
     """
 
@@ -35,8 +36,10 @@ class Row:
         priority: int = 0,
         bad: Sequence[Sequence[int]] = (),
         decode: Callable[[Sequence[int]], str] | None = None,
+        opening: tuple[int, ...] = (),
     ) -> None:
-        self.prompt = prompt
+        self.prompt = (*opening, *prompt) if opening else prompt
+        self._opened = len(opening)
         self.sampling = sampling
         self.index = index
         self.cached = 0
@@ -85,6 +88,11 @@ class Row:
         if len(self.tokens) >= self.limit:
             return self._finish("length", text)
         return text
+
+    @property
+    def usage(self) -> tuple[int, int]:
+        """Tokens of the prompt, and how many of these did not have to be read."""
+        return len(self.prompt) - self._opened, max(self.cached - self._opened, 0)
 
     @property
     def mean_logprob(self) -> float:

@@ -25,6 +25,7 @@ from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span, Step
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.linear import pack_in_place
+from dialoop.models.opening import PrefixOpening, opening_of
 from dialoop.models.paged import Body, PagedBody, agrees
 from dialoop.types import Precision, Scored
 
@@ -87,7 +88,14 @@ def runner_of(
     """
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision)
-    return AloneRunner(model, adapters) if body is None else PagedRunner(body, blocks, rows, adapters)
+    if body is not None:
+        return PagedRunner(body, blocks, rows, adapters)
+    if isinstance(opening_of(model), PrefixOpening):
+        raise ModelError(
+            f"{type(model).__name__} takes no keys and values from outside: serve a model that was tuned by "
+            f"another method"
+        )
+    return AloneRunner(model, adapters)
 
 
 def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision | None) -> Body | None:

@@ -88,7 +88,7 @@ def _common(rows: Sequence[Rendered]) -> int:
 
 def _score(body: PackedBody, rows: Sequence[Rendered]) -> list[tuple[float, int]]:
     lengths = [len(row.token_ids) for row in rows]
-    ids = torch.tensor([i for row in rows for i in row.token_ids], device=body.head.device)
+    ids = torch.tensor([i for row in rows for i in row.token_ids], device=body.device)
     learnt = torch.tensor([weight > 0 for row in rows for weight in row.loss_mask], device=ids.device)
     places = learnt.nonzero().squeeze(1)
     hidden = body.hidden(ids, lengths)[places - 1]

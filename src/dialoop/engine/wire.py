@@ -37,7 +37,7 @@ class Opened:
     """A name that is served.
 
     model: what work calls its weights.  folder: the base's directory.  size: of its vectors.  adapter: the
-    key of its own, "" = none.  merged: an adapter is folded into the weights.
+    key of its own, "" = none.  merged: an adapter is part of the weights' copy.  opened: by a soft prompt.
     """
 
     served: Served
@@ -46,6 +46,7 @@ class Opened:
     size: int
     adapter: str = ""
     merged: bool = False
+    opened: bool = False
 
 
 @dataclass(frozen=True, slots=True)

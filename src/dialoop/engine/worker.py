@@ -59,11 +59,11 @@ class Job:
         return delta if self.left else replace(delta, usage=self._usage())
 
     def _usage(self) -> Usage:
-        first = self.rows[0]
+        prompt, cached = self.rows[0].usage
         return Usage(
-            len(first.prompt),
+            prompt,
             sum(len(row.tokens) for row in self.rows),
-            first.cached,
+            cached,
             accepted_tokens=sum(row.accepted for row in self.rows),
             rejected_tokens=sum(row.rejected for row in self.rows),
         )

@@ -15,7 +15,8 @@ import torch
 
 from dialoop import __version__
 from dialoop.errors import ModelError, echo
-from dialoop.models.load import check_adapter_config, check_config, load_model
+from dialoop.models.adapter_files import OWN_TYPES
+from dialoop.models.load import check_adapter_config, check_config, load_model, refuse_unmergeable
 from dialoop.models.vocabulary import tokenizer_folder
 from dialoop.models.weights import check_adapter, check_weights, read_json
 from dialoop.types import ModelRef
@@ -45,6 +46,9 @@ model = AutoPeftModelForCausalLM.from_pretrained("{folder}")
 
 `dialoop serve {folder}` serves it. The base model's directory is named in `adapter_config.json`."""
 
+OWN_USE = """`dialoop serve {folder}` serves it; peft has no such method. The base model's directory is named
+in `adapter_config.json`."""
+
 
 def export_merged(
     ref: ModelRef, out: Path, *, dtype: torch.dtype | None = None, card: Mapping[str, object] | None = None
@@ -55,6 +59,7 @@ def export_merged(
     Raises ModelError where `out` is not empty or the model cannot be merged.
     """
     stored = dtype or stored_dtype(ref.base)
+    refuse_unmergeable(ref)
     with _appearing(out) as folder:
         model: Any = load_model(ref, dtype=torch.float32, device="cpu", merge=True)
         model.to(stored).save_pretrained(folder)
@@ -82,7 +87,8 @@ def export_adapter(ref: ModelRef, out: Path, *, card: Mapping[str, object] | Non
             if (ref.adapter / name).is_file():
                 shutil.copyfile(ref.adapter / name, folder / name)
         facts = {"adapter": Path(ref.name).name, **_adapter_facts(ref)}
-        _write_card(folder, out, {**facts, **(card or {})}, ADAPTER_USE, _licence(ref.base))
+        use = OWN_USE if config["peft_type"] in OWN_TYPES else ADAPTER_USE
+        _write_card(folder, out, {**facts, **(card or {})}, use, _licence(ref.base))
     return out
 
 

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight is trained and the whole model is written."""
+"""Fine-tuning of the model's own weights, all of them or those above the first layers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 from torch import nn
 from torch.nn import Parameter
 
+from dialoop.config import FreezeMethod
+from dialoop.errors import ModelError
+from dialoop.models.layers import layers_of
 from dialoop.types import ModelRef
 
 TOKENIZER_FILES = (
@@ -25,23 +28,41 @@ TOKENIZER_FILES = (
 class Full:
     """The method `full`."""
 
-    def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> FullModel:
+    def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> WholeModel:
         for weight in model.parameters():
             weight.requires_grad_(True)
-        return FullModel(model, base)
+        return WholeModel(model, base)
 
 
 @dataclass(frozen=True)
-class FullModel:
-    """A model all of whose weights are trained."""
+class Freeze:
+    """The method `freeze`: autograd does not go below the first layer that is trained."""
+
+    settings: FreezeMethod
+
+    def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> WholeModel:
+        path, stack = layers_of(model)
+        count = self.settings.layers
+        if count > len(stack):
+            raise ModelError(f"method.layers {count}: {base.name} has {len(stack)} layers: freeze fewer")
+        below = {f"{path}.{i}" for i in range(count)}
+        for name, module in model.named_modules():
+            if name in below or isinstance(module, nn.Embedding) or "embed" in name.rpartition(".")[2]:
+                module.requires_grad_(False)
+        return WholeModel(model, base)
+
+
+@dataclass(frozen=True)
+class WholeModel:
+    """A model some or all of whose own weights are trained."""
 
     model: nn.Module
     base: ModelRef
 
     @property
     def weights(self) -> Mapping[str, Parameter]:
-        """Every weight once, tied ones too."""
-        return dict(self.model.named_parameters())
+        """Every trained weight once, tied ones too."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def save(self, folder: Path) -> ModelRef:
         """A Hugging Face directory with the base's tokenizer and template."""

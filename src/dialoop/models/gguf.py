@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from dialoop.errors import ModelError, echo
-from dialoop.models.load import load_model
+from dialoop.models.load import load_model, refuse_unmergeable
 from dialoop.models.vocabulary import Vocabulary, read_vocabulary
 from dialoop.types import ModelRef
 
@@ -60,6 +60,7 @@ def export_gguf(ref: ModelRef, out: Path, *, dtype: GgufType = "f16") -> GgufFil
         raise ModelError(f"dtype {echo(dtype)} is not written: use one of {', '.join(get_args(GgufType))}")
     if out.exists():
         raise ModelError(f"{out}: exists already: choose another file or remove it first")
+    refuse_unmergeable(ref)
     model: Any = load_model(ref, dtype=torch.float32, device="cpu", merge=True)
     architecture = _architecture(ref.base, model.config)
     vocabulary = read_vocabulary(ref, model.config.vocab_size, _stop_ids(model))

@@ -17,6 +17,7 @@ from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Step
 from dialoop.models.linear import Linear, fuse, pack
+from dialoop.models.opening import PromptOpening
 from dialoop.models.packed import altered_logits
 from dialoop.types import Precision
 
@@ -39,7 +40,7 @@ class LeanDecoder:
         self.device = torch.device("cpu")
         self._config = config
         self._adapters = adapters
-        self._embed: nn.Embedding = decoder.embed_tokens
+        self._embed: nn.Module = decoder.embed_tokens
         self._shape = _Shape.of(config, decoder.rotary_emb)
         self._rotary = decoder.rotary_emb
         self._turns = _turns(self._rotary, config.max_position_embeddings)
@@ -108,11 +109,16 @@ def _fits(model: nn.Module) -> bool:
         return False
     config: Any = model.config
     plain = all(type(each) is nn.Linear for each in model.modules() if isinstance(each, nn.Linear))
-    wrapped = any(hasattr(each, "base_layer") for each in model.modules())
+    wrapped = any(hasattr(each, "base_layer") or _alters(each) for each in model.modules())
     ropes = getattr(config, "rope_parameters", None) or {}
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     known = config.model_type in FAMILIES and ropes.get("rope_type") in FIXED_ROPES
     return known and on_cpu and plain and not wrapped
+
+
+def _alters(module: nn.Module) -> bool:
+    """Whether it is a module of ours that these layers know nothing of; a prompt only embeds."""
+    return type(module).__module__.startswith("dialoop.") and not isinstance(module, PromptOpening)
 
 
 @dataclass(frozen=True, slots=True)

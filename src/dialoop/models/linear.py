@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dialoop.models.layers import take_place
 from dialoop.models.load import default_dtype
 from dialoop.types import Precision
 
@@ -165,14 +166,12 @@ class PackedLinear(nn.Module):
 def pack_in_place(model: nn.Module, precision: Precision) -> None:
     """Give every linear layer of `model` packed weights, and all else float32. On a CPU.
 
-    Hooks of the layers, such as adapters have, are those of the packed ones.
+    What hangs on a layer, such as an adapter, hangs on the packed one.
     """
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                packed = PackedLinear(child, precision)
-                packed._forward_hooks = child._forward_hooks
-                setattr(module, name, packed)
+                take_place(module, name, child, PackedLinear(child, precision))
     model.float()
 
 

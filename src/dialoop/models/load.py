@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from dialoop.errors import ModelError, echo
+from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
+from dialoop.models.bitfit import load_bitfit
+from dialoop.models.bottleneck import load_bottleneck
+from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
+from dialoop.models.wrapped import quiet
 from dialoop.types import ModelRef
 
 
@@ -37,7 +42,10 @@ def stored_dtype(folder: Path) -> torch.dtype | None:
 def load_model(
     ref: ModelRef, *, dtype: torch.dtype | None = None, device: str | None = None, merge: bool = False
 ) -> torch.nn.Module:
-    """The model in eval mode, its adapter attached (`merge`: folded into the weights).
+    """The model in eval mode, its adapter attached (`merge`: folded into the weights where it can be).
+
+    Soft prompts and bottleneck adapters cannot. A soft prompt's virtual tokens (`opening_ids`) are the
+    caller's to put before a text.
 
     dtype, device: None = default_dtype(), default_device(). Raises ModelError, before allocating where
     files are missing or damaged, hold pickles or another kind of model.
@@ -51,7 +59,7 @@ def load_model(
         check_adapter(ref.adapter)
     model = _load_base(ref.base, dtype)
     if ref.adapter is not None:
-        model = _attach(model, ref.adapter, merge)
+        model = add_adapter(model, ref.adapter, merge=merge)
     loaded: torch.nn.Module = model.to(device).eval()
     return loaded
 
@@ -96,7 +104,7 @@ def check_adapter_config(folder: Path) -> dict[str, Any]:
     from peft import PeftType
 
     known = [str(member.value) for member in PeftType]
-    if config.get("peft_type") not in known:
+    if config.get("peft_type") not in (*known, *OWN_TYPES):
         raise ModelError(
             f"{path}: peft_type {echo(config.get('peft_type'))} is unknown to peft: expected one such as LORA"
         )
@@ -132,25 +140,46 @@ def _load_base(folder: Path, dtype: torch.dtype) -> Any:
     return model
 
 
-def _attach(model: Any, folder: Path, merge: bool) -> Any:
-    from peft import PeftModel
+def refuse_unmergeable(ref: ModelRef) -> None:
+    """Raises ModelError where the adapter of `ref` cannot be folded into the weights of its base."""
+    kind = None if ref.adapter is None else check_adapter_config(ref.adapter)["peft_type"]
+    if kind in {BOTTLENECK, *SOFT_TYPES}:
+        raise ModelError(
+            f"{ref.adapter}: {kind} adds to the model what no weight can hold: export it with --as adapter, "
+            f"or serve it here"
+        )
 
+
+def add_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
+    """`model` with the adapter in `folder`, of any kind; merge: as for `load_model`. Raises ModelError."""
+    kind = check_adapter_config(folder)["peft_type"]
     try:
-        # Tensors that do not match are a warning to peft; `_check_keys` makes them an error.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")
-            warnings.filterwarnings("ignore", category=FutureWarning, message="`is_gradient_checkpointing`")
-            # fp32 adapters merge more exactly; beside a bf16 base they would be cast on every call.
-            wrapped = PeftModel.from_pretrained(
-                model, folder, is_trainable=False, local_files_only=True, autocast_adapter_dtype=merge
-            )
-        _check_keys(wrapped, folder)
-        return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
+        if kind == BOTTLENECK:
+            return load_bottleneck(model, folder)
+        if kind == BITFIT:
+            return load_bitfit(model, folder)
+        if kind in SOFT_TYPES:
+            return load_soft_prompt(model, folder)
+        return _add_peft(model, folder, merge)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{folder}: the adapter does not fit its base: {_first_line(error)}: "
             f"use the base that it was trained on"
         ) from error
+
+
+def _add_peft(model: Any, folder: Path, merge: bool) -> Any:
+    from peft import PeftModel
+
+    # Tensors that do not match are a warning to peft; `_check_keys` makes them an error.
+    with quiet(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")
+        # fp32 adapters merge more exactly; beside a bf16 base they would be cast on every call.
+        wrapped = PeftModel.from_pretrained(
+            model, folder, is_trainable=False, local_files_only=True, autocast_adapter_dtype=merge
+        )
+    _check_keys(wrapped, folder)
+    return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
 
 
 def _check_keys(model: Any, folder: Path) -> None:

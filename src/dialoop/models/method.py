@@ -13,7 +13,18 @@ from typing import Protocol
 from torch import nn
 from torch.nn import Parameter
 
-from dialoop.config import FullMethod, LoraMethod, MethodSettings
+from dialoop.config import (
+    BitFitMethod,
+    BottleneckMethod,
+    FreezeMethod,
+    FullMethod,
+    IA3Method,
+    LoraMethod,
+    MethodSettings,
+    PrefixMethod,
+    PromptMethod,
+    PTuningV2Method,
+)
 from dialoop.types import ModelRef
 
 
@@ -22,7 +33,7 @@ class Attached(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The causal language model, adapters in place; what transformers made, not a wrapper of it."""
+        """What transformers made, the method's modules in place; not a wrapper of it."""
         ...
 
     @property
@@ -43,11 +54,27 @@ class Method(Protocol):
 
 def method_of(settings: MethodSettings) -> Method:
     """The method that a recipe's `[method]` table names."""
-    from dialoop.models.full import Full
+    from dialoop.models.bitfit import BitFit
+    from dialoop.models.bottleneck import BottleneckAdapters
+    from dialoop.models.full import Freeze, Full
+    from dialoop.models.ia3 import IA3
     from dialoop.models.lora import Lora
+    from dialoop.models.soft_prompt import PrefixTuning, PromptTuning
 
     match settings:
-        case LoraMethod():
-            return Lora(settings)
         case FullMethod():
             return Full()
+        case FreezeMethod():
+            return Freeze(settings)
+        case LoraMethod():
+            return Lora(settings)
+        case IA3Method():
+            return IA3(settings)
+        case BottleneckMethod():
+            return BottleneckAdapters(settings)
+        case BitFitMethod():
+            return BitFit(settings)
+        case PromptMethod():
+            return PromptTuning(settings)
+        case PrefixMethod() | PTuningV2Method():
+            return PrefixTuning(settings)

@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dialoop.errors import ModelError
 from dialoop.models.attention import packed_attention
+from dialoop.models.opening import Past, PrefixOpening, opening_of
+from dialoop.models.quantised import QuantisedLinear
 
 NAME = "dialoop_packed"
 TOLERANCE = 0.05
@@ -16,9 +19,12 @@ TOLERANCE = 0.05
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, document_lengths: Sequence[int] = (), **kwargs: Any,
+    scaling: float | None = None, dropout: float = 0.0, document_lengths: Sequence[int] = (),
+    opening_past: Past | None = None, **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface. query: (1, H, T, D); returns (1, T, H, D)."""
+    if opening_past is not None:
+        key, value = opening_past.give(int(module.layer_idx), key, value)  # type: ignore[arg-type]
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     lengths = document_lengths or (q.shape[0],)
     out = packed_attention(q, k, v, lengths, query.shape[-1] ** -0.5 if scaling is None else scaling)
@@ -36,14 +42,30 @@ class PackedBody:
     """`hidden(token_ids (T,), lengths) -> (T, D)`, each document seeing itself alone, and the head (V, D).
 
     Whether an architecture honours packed rows is not believed but probed once, against its own attention
-    on each document alone; one that does not runs document by document.
+    on each document alone; one that does not runs document by document. What a soft prompt puts before each
+    document is not in the rows that come and go here. Raises ModelError for learnt keys and values in a
+    model that does not pack.
+
+    noise: NEFTune's alpha, for a model in training mode.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
         config: Any = model.config
         self.own = str(config._attn_implementation)
+        self.opening = opening_of(model)
+        self.noise = 0.0
         self.packs = self._probe()
+        if isinstance(self.opening, PrefixOpening) and not self.packs:
+            raise ModelError(
+                f"{type(model).__name__} takes no keys and values from outside: use the method prompt or lora"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     @property
     def head(self) -> Tensor:
@@ -51,6 +73,12 @@ class PackedBody:
         return weight
 
     def hidden(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        if self.opening is None:
+            return self._states(token_ids, lengths)
+        opened, longer, real = self.opening.before(token_ids, lengths)
+        return self._states(opened, longer)[real]
+
+    def _states(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         if self.packs:
             return self._packed(token_ids, lengths)
         return torch.cat([self._alone(document) for document in _documents(token_ids, lengths)])
@@ -61,16 +89,29 @@ class PackedBody:
 
     def _packed(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         positions = torch.cat([torch.arange(n, device=token_ids.device) for n in lengths])
+        past = None if self.opening is None else self.opening.past(token_ids)
+        given = {} if past is None else {"opening_past": past}
         out = self._decoder()(
-            input_ids=token_ids[None], position_ids=positions[None], attention_mask=None, use_cache=False,
-            document_lengths=tuple(lengths),
+            **self._inputs(token_ids, lengths), position_ids=positions[None], attention_mask=None,
+            use_cache=False, document_lengths=tuple(lengths), **given,
         )  # fmt: skip
         state: Tensor = out.last_hidden_state[0]
         return state
 
     def _alone(self, token_ids: Tensor) -> Tensor:
-        state: Tensor = self._decoder()(input_ids=token_ids[None], use_cache=False).last_hidden_state[0]
+        state: Tensor = self._decoder()(
+            **self._inputs(token_ids, (len(token_ids),)), use_cache=False
+        ).last_hidden_state[0]
         return state
+
+    def _inputs(self, token_ids: Tensor, lengths: Sequence[int]) -> dict[str, Tensor]:
+        if not (self.noise and self.model.training):
+            return {"input_ids": token_ids[None]}
+        embedded: Tensor = self.model.get_input_embeddings()(token_ids)
+        sizes = torch.tensor(lengths, device=token_ids.device)
+        most = self.noise * (sizes.repeat_interleave(sizes) * embedded.shape[1]).rsqrt()[:, None]
+        noise = torch.empty_like(embedded, dtype=torch.float32).uniform_(-1, 1) * most
+        return {"inputs_embeds": (embedded + noise.to(embedded.dtype))[None]}
 
     def _decoder(self) -> Any:
         return self.model.get_decoder()
@@ -80,7 +121,7 @@ class PackedBody:
         if getattr(self.model.config.get_text_config(), "sliding_window", None) is not None:
             return False
         lengths = (5, 5, 3)
-        ids = torch.arange(sum(lengths), device=self.head.device) % self.head.shape[0]
+        ids = torch.arange(sum(lengths), device=self.device) % self.head.shape[0]
         wanted = torch.cat([self._alone(document) for document in _documents(ids, lengths)]).float()
         register()
         self.model.set_attn_implementation(NAME)
@@ -138,4 +179,4 @@ def plain_head(model: nn.Module) -> bool:
     config: Any = model.config
     altered = ("final_logit_softcapping", "logit_scale", "logits_scaling")
     scaled = any(getattr(config, name, None) not in (None, 1, 1.0) for name in altered)
-    return type(head) is nn.Linear and head.bias is None and not scaled
+    return type(head) in (nn.Linear, QuantisedLinear) and head.bias is None and not scaled

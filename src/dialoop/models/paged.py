@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.opening import Past, opening_of
 from dialoop.models.packed import head_logits
 
 NAME = "dialoop_paged"
@@ -24,13 +25,16 @@ TOLERANCE = 0.05
 def _interface(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, sliding_window: int | None = None,
-    softcap: float | None = None, paged_step: Step | None = None, **kwargs: Any,
+    softcap: float | None = None, paged_step: Step | None = None, opening_past: Past | None = None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """transformers' attention interface."""
     assert paged_step is not None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    if opening_past is not None:
+        key, value = opening_past.give(layer, key, value)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
     pairs = torch.cat([k, functional.pad(v, (0, k.shape[-1] - v.shape[-1]))], dim=1)
     out = paged_step.attend(layer, q, pairs, scale=scale, window=sliding_window, cap=softcap)
     return out[None, ..., : v.shape[-1]], None
@@ -79,10 +83,13 @@ class PagedBody:
 
     @torch.inference_mode()
     def hidden(self, token_ids: Tensor, step: Step) -> Tensor:
+        opening = opening_of(self._model)
+        past = None if opening is None else opening.past(token_ids)
+        given = {} if past is None else {"opening_past": past}
         with self._attention():
             out = self._model.get_decoder()(
                 input_ids=token_ids[None], position_ids=step.positions[None], attention_mask=None,
-                use_cache=False, paged_step=step,
+                use_cache=False, paged_step=step, **given,
             )  # fmt: skip
         hidden: Tensor = out.last_hidden_state[0]
         return hidden

@@ -55,6 +55,23 @@ def windows(rows: Sequence[NDArray[np.integer]]) -> Batch:
     return Batch(ids, targets, np.ones(len(ids), np.float32), (tokens.shape[1] - 1,) * len(rows))
 
 
+def halved(batch: Batch, times: int) -> list[Batch]:
+    """`batch` in two, `times` times over, between documents; one document stays whole."""
+    if times == 0 or len(batch.lengths) < 2:
+        return [batch]
+    ends = np.cumsum(batch.lengths)[:-1]
+    count = int(np.abs(ends - len(batch.token_ids) / 2).argmin()) + 1
+    place = int(ends[count - 1])
+    parts = (slice(None, place), batch.lengths[:count]), (slice(place, None), batch.lengths[count:])
+    return [
+        piece
+        for at, lengths in parts
+        for piece in halved(
+            Batch(batch.token_ids[at], batch.targets[at], batch.weights[at], lengths), times - 1
+        )
+    ]
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> Ints:
     """The order of `count` rows in one epoch."""
     return np.random.default_rng((seed, epoch)).permutation(count)

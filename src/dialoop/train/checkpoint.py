@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +64,15 @@ def _clear(folder: Path, target: Path) -> None:
             shutil.rmtree(path)
 
 
-def latest(folder: Path) -> Checkpoint | None:
-    """The newest checkpoint whose sums are right; a damaged one is named in the log and passed over."""
+def latest(folder: Path, wanted: Callable[[Checkpoint], bool] = lambda checkpoint: True) -> Checkpoint | None:
+    """The newest checkpoint that is `wanted` and whose sums are right.
+
+    A damaged one is named in the log and passed over.
+    """
     for path in reversed(_all(folder)):
         try:
-            return _load(path)
+            if wanted(found := _load(path)):
+                return found
         except (TrainError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             log.warning("%s cannot be used (%s): trying the one before", path, error)
     if _all(folder):

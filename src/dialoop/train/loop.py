@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -15,14 +16,21 @@ import torch
 from torch import Tensor
 
 from dialoop.errors import TrainError
-from dialoop.train.batch import Batch
+from dialoop.train.batch import Batch, halved
 from dialoop.train.checkpoint import Checkpoint, latest, save, sole_writer
 from dialoop.train.interrupt import Interrupt
+from dialoop.train.memory import Halvings, is_out_of_memory
 from dialoop.train.optim import Optimizer
 
 MAX_SKIPPED = 5
+"""Updates in a row that may be left out because their gradient is not finite."""
+MAX_RESTORED = 3
+"""How often a run may go back to its last checkpoint's weights for that."""
+RESTORED_RATE = 0.5
+"""Factor of the learning rate from then on."""
 PACE = 0.1
 """Weight of the last update's time in the running mean that the time left is told from."""
+log = logging.getLogger(__name__)
 
 
 class Plan(Protocol):
@@ -86,6 +94,7 @@ class _State:
     seconds: float = 0.0
     pace: float | None = None
     skipped: int = 0
+    restored: int = 0
     bad: int = 0
     best_step: int | None = None
     best_loss: float | None = None
@@ -112,20 +121,23 @@ def train(
     with sole_writer(folder), Interrupt() as wish:
         state = _resume(folder, optimizer)
         journal, saved = Journal(folder / "metrics.jsonl", state.step), state.step
+        halvings = Halvings(folder / "halvings.jsonl")
         while not (_ended(judge, plan, state) or wish.made):
-            progress = _update(loss, optimizer, plan, state)
+            progress = _update(loss, optimizer, plan, state, halvings)
+            if state.skipped > MAX_SKIPPED:
+                _restore(folder, optimizer, state, progress)
             if judge is not None and _is_due(judge, plan, state):
                 progress = _validate(judge, optimizer, state, progress)
             journal.write(progress)
             on_progress(progress)
-            if state.step % checkpoint_every == 0:
+            if state.step % checkpoint_every == 0 and not state.skipped:
                 _save(folder, optimizer, state)
                 saved = state.step
         if saved != state.step:
             _save(folder, optimizer, state)
     ended, short = _ended(judge, plan, state), state.step < plan.steps
-    if ended and state.best:
-        optimizer.load({**optimizer.state(), **state.best})
+    if ended:
+        optimizer.load({**optimizer.state(), **(state.best or optimizer.kept())})
     return Result(
         state.step, state.tokens, state.seconds, not ended, ended and short, state.best_step, state.best_loss
     )
@@ -140,25 +152,15 @@ def _is_due(judge: Judge, plan: Plan, state: _State) -> bool:
     return state.step == plan.steps or (judge.every > 0 and state.step % judge.every == 0)
 
 
-def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, state: _State) -> Progress:
+def _update(
+    loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, state: _State, halvings: Halvings
+) -> Progress:
     started = time.perf_counter()
-    batches = plan.batches(state.step)
-    total, weight, tokens = 0.0, 0.0, 0
-    for batch in batches:
-        part = loss(batch)
-        part.backward()  # type: ignore[no-untyped-call]
-        total += float(part.detach())
-        weight += float(batch.weights.sum())
-        tokens += len(batch.token_ids)
-    rate = plan.rate(state.step)
+    total, weight, tokens = _gradients(loss, optimizer, plan.batches(state.step), state.step, halvings)
+    rate = plan.rate(state.step) * RESTORED_RATE**state.restored
     norm = optimizer.step(rate, 1 / max(weight, 1e-9))
     state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
     state.step += 1
-    if state.skipped > MAX_SKIPPED:
-        raise TrainError(
-            f"update {state.step}: the gradient was not finite {state.skipped} times in a row: "
-            f"begin a new run with a lower learning rate than {rate:.2g}, or mend the base's weights"
-        )
     seconds = time.perf_counter() - started
     state.tokens += tokens
     state.seconds += seconds
@@ -168,11 +170,82 @@ def _update(loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, s
     return Progress(state.step, plan.steps, mean, rate, norm, state.tokens, speed, state.seconds, left)
 
 
+def _gradients(
+    loss: Callable[[Batch], Tensor],
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    step: int,
+    halvings: Halvings,
+) -> tuple[float, float, int]:
+    """Summed loss, weights and tokens of an update, begun anew with half the batch where memory ends."""
+    chance, times = _chance(), halvings.at(step)
+    pieces = [piece for batch in batches for piece in halved(batch, times)]
+    total, weight, tokens = 0.0, 0.0, 0
+    try:
+        for piece in pieces:
+            part = loss(piece)
+            part.backward()  # type: ignore[no-untyped-call]
+            total += float(part.detach())
+            weight += float(piece.weights.sum())
+            tokens += len(piece.token_ids)
+        return total, weight, tokens
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if all(len(piece.lengths) < 2 for piece in pieces):
+            raise TrainError(
+                f"update {step + 1}: memory ended with one row at a time: lower train.max_length, or "
+                f"hold the base in few bits (method.base_precision)"
+            ) from error
+    optimizer.clear()
+    _take_chance(chance)
+    log.warning("update %d: memory ended: batches are halved %d times", step + 1, halvings.more(step))
+    return _gradients(loss, optimizer, batches, step, halvings)
+
+
+def _restore(folder: Path, optimizer: Optimizer, state: _State, progress: Progress) -> None:
+    """Back to the weights of the last checkpoint, on to the next data, at a lower rate.
+
+    Raises TrainError where there is none, or where it has been done too often.
+    """
+    found = None
+    if state.restored < MAX_RESTORED:
+        found = latest(folder / "checkpoints", lambda checkpoint: not checkpoint.values["skipped"])
+    if found is None:
+        raise TrainError(
+            f"update {state.step}: the gradient was not finite {state.skipped} times in a row: "
+            f"begin a new run with a lower learning rate than {progress.learning_rate:.2g}, or mend "
+            f"the base's weights"
+        )
+    optimizer.load(_of_optimizer(found.tensors))
+    state.restored, state.skipped = state.restored + 1, 0
+    log.warning(
+        "update %d: the gradient stayed not finite: the weights of update %d are back, at %g of the rate",
+        state.step, found.step, RESTORED_RATE**state.restored,
+    )  # fmt: skip
+
+
+def _of_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(("best.", "rng."))}
+
+
+def _chance() -> dict[str, Tensor]:
+    """The states of torch's generators."""
+    states = {"rng.torch": torch.get_rng_state()}
+    return states | ({"rng.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _take_chance(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["rng.torch"])
+    if "rng.cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["rng.cuda"])
+
+
 def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progress) -> Progress:
     value = judge.loss()
     if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
-        state.best = {k: v.clone() for k, v in optimizer.state().items() if k.startswith("master.")}
+        state.best = optimizer.kept()
     else:
         state.bad += 1
     return replace(progress, valid_loss=value)
@@ -181,9 +254,7 @@ def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progr
 def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:
     values = {k: v for k, v in vars_of(state).items() if k != "best"}
     tensors = {**optimizer.state(), **{f"best.{name}": tensor for name, tensor in state.best.items()}}
-    tensors["rng.torch"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    tensors |= _chance()
     save(folder / "checkpoints", Checkpoint(state.step, tensors, values))
 
 
@@ -191,14 +262,13 @@ def _resume(folder: Path, optimizer: Optimizer) -> _State:
     found = latest(folder / "checkpoints")
     if found is None:
         return _State()
-    tensors = dict(found.tensors)
-    torch.set_rng_state(tensors.pop("rng.torch"))
-    device = tensors.pop("rng.cuda", None)
-    if device is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(device)
-    names = [name for name in tensors if name.startswith("best.")]
-    best = {name.removeprefix("best."): tensors.pop(name) for name in names}
-    optimizer.load(tensors)
+    _take_chance(found.tensors)
+    best = {
+        name.removeprefix("best."): tensor
+        for name, tensor in found.tensors.items()
+        if name.startswith("best.")
+    }
+    optimizer.load(_of_optimizer(found.tensors))
     return _State(**found.values, best=best)
 
 

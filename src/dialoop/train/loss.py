@@ -15,14 +15,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Gradients are made with the loss, so the logits are never kept and never computed twice."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float
+    ) -> Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         dhidden = torch.empty_like(hidden) if wants_hidden else None
         dhead = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
-            loss, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows])
+            loss, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)
             total += loss
             if dhidden is not None:
                 dhidden[rows] = dlogits @ head
@@ -33,27 +35,37 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         dhidden, dhead = ctx.saved_tensors
         scaled = [None if d is None else d.mul_(grad.to(d.dtype)) for d in (dhidden, dhead)]
-        return scaled[0], scaled[1], None, None
+        return scaled[0], scaled[1], None, None, None
 
 
-def _piece(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def _piece(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
     """Weighted loss and its gradient by the logits, (rows, vocabulary) in hidden's dtype."""
-    probabilities = torch.softmax(hidden @ head.t(), -1, dtype=torch.float32)
+    logits = hidden @ head.t()
+    probabilities = torch.softmax(logits, -1, dtype=torch.float32)
     picked = probabilities.gather(1, targets[:, None])
-    loss = -(picked.squeeze(1).clamp_min(1e-30).log() * weights).sum()
-    probabilities.scatter_(1, targets[:, None], picked - 1)
+    logs = picked.squeeze(1).clamp_min(1e-30).log() * (1 - smoothing)
+    probabilities.scatter_(1, targets[:, None], picked - (1 - smoothing))
+    if smoothing:
+        logs += smoothing * torch.log_softmax(logits, -1, dtype=torch.float32).mean(-1)
+        probabilities -= smoothing / logits.shape[1]
+    loss = -(logs * weights).sum()
     return loss, probabilities.mul_(weights[:, None]).to(hidden.dtype)
 
 
-def cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def cross_entropy(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Sum over positions of weight x -log softmax(hidden headᵀ)[target], fp32.
 
     hidden: (T, D); head: (V, D); targets: (T,) int64; weights: (T,) fp32. Positions of weight 0 cost nothing.
+    smoothing: share of each target that is spread over the vocabulary.
     """
     rows = weights.nonzero().squeeze(1)
     if len(rows) < len(weights):
         hidden, targets, weights = hidden[rows], targets[rows], weights[rows]
-    return _LinearCrossEntropy.apply(hidden, head, targets, weights)  # type: ignore[no-any-return, no-untyped-call]
+    return _LinearCrossEntropy.apply(hidden, head, targets, weights, smoothing)  # type: ignore[no-any-return, no-untyped-call]

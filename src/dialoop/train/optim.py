@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -16,15 +17,23 @@ from dialoop.train.muon import Muon
 class Optimizer:
     """Weights in bf16 keep an fp32 master; their gradients are summed in fp32 between updates.
 
-    muon: names of the matrices that Muon updates; AdamW takes the rest.
+    muon: names of the matrices that Muon updates; AdamW takes the rest.  ema: decay of a running mean of the
+    weights, which is judged and kept in their place; 0 = none.
     """
 
     def __init__(
-        self, weights: Mapping[str, Parameter], settings: OptimSettings, *, muon: frozenset[str] = frozenset()
+        self,
+        weights: Mapping[str, Parameter],
+        settings: OptimSettings,
+        *,
+        muon: frozenset[str] = frozenset(),
+        ema: float = 0.0,
     ) -> None:
         self.weights = dict(weights)
         self.clip = settings.clip
         self.masters = {name: _master(weight) for name, weight in self.weights.items()}
+        self._decay = ema
+        self._means = {n: m.detach().clone() for n, m in self.masters.items()} if ema else {}
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
                 weight.register_post_accumulate_grad_hook(_move_gradient(self.masters[name]))  # type: ignore[no-untyped-call]
@@ -51,19 +60,40 @@ class Optimizer:
         torch._foreach_mul_(gradients, scale)
         norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
         if not math.isfinite(norm):
-            self._clear()
+            self.clear()
             return norm
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
-        self._clear()
+        self.clear()
         self._copy_back()
+        for name, mean in self._means.items():
+            mean.lerp_(self.masters[name].detach(), 1 - self._decay)
         return norm
 
-    def _clear(self) -> None:
-        for master in self.masters.values():
-            master.grad = None
+    def kept(self) -> dict[str, Tensor]:
+        """Copies of what would be written now, named as in `state`: the masters, or their running means."""
+        held = self._means or self.masters
+        return {f"master.{name}": weight.detach().clone() for name, weight in held.items()}
+
+    @contextmanager
+    @torch.no_grad()
+    def judged(self) -> Iterator[None]:
+        """While it lasts, the weights are what would be written."""
+        before = {name: self.weights[name].clone() for name in self._means}
+        for name, mean in self._means.items():
+            self.weights[name].copy_(mean)
+        try:
+            yield
+        finally:
+            for name, weight in before.items():
+                self.weights[name].copy_(weight)
+
+    def clear(self) -> None:
+        """Forget the gradients, those of weights with a master too."""
+        for weight in (*self.masters.values(), *self.weights.values()):
+            weight.grad = None
 
     @torch.no_grad()
     def _copy_back(self) -> None:
@@ -72,8 +102,9 @@ class Optimizer:
                 weight.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
-        """Masters and moments by name: all that a resumed run needs."""
+        """Masters, their running means and moments by name: all that a resumed run needs."""
         state = {f"master.{name}": master.detach() for name, master in self.masters.items()}
+        state |= {f"mean.{name}": mean for name, mean in self._means.items()}
         for optimizer in self._optimizers:
             for name, master in self.masters.items():
                 for key, value in optimizer.state.get(master, {}).items():
@@ -90,6 +121,8 @@ class Optimizer:
         names = {master: name for name, master in self.masters.items()}
         for name, master in self.masters.items():
             master.copy_(moments[name].pop("master"))
+            if self._means:
+                self._means[name].copy_(moments[name].pop("mean"))
         self._copy_back()
         for optimizer in self._optimizers:
             for master in (master for group in optimizer.param_groups for master in group["params"]):

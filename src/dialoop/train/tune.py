@@ -18,12 +18,13 @@ from torch.nn.functional import cross_entropy as dense_cross_entropy
 
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.config import TrainSettings, TuneRecipe
+from dialoop.config import FreezeMethod, FullMethod, RegularisationSettings, TrainSettings, TuneRecipe
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import PackedBody, fill, plain_head
+from dialoop.models.quantised import quantise_frozen
 from dialoop.train.batch import Batch, Ints, epoch_order, pack
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
@@ -84,24 +85,40 @@ def _updates(lengths: Sequence[int], order: Ints, settings: TrainSettings) -> li
 
 
 class Objective:
-    """Token losses of a batch under a causal language model."""
+    """Token losses of a batch under a causal language model; held back while it is in training mode."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, held_back: RegularisationSettings) -> None:
+        self.model, self.held_back = model, held_back
         self.body = PackedBody(model)
+        self.body.noise = held_back.neftune
         self.plain = plain_head(model)
 
     def __call__(self, batch: Batch) -> Tensor:
-        device = self.body.head.device
+        device = self.body.device
         ids, targets, weights = (
             torch.from_numpy(a).to(device) for a in (batch.token_ids, batch.targets, batch.weights)
         )
+        smoothing = self.held_back.label_smoothing if self.model.training else 0.0
+        twice = self.held_back.r_drop > 0 and self.model.training
         hidden = self.body.hidden(ids, batch.lengths)
-        if self.plain:
-            return cross_entropy(hidden, self.body.head, targets, weights)
+        if self.plain and not twice:
+            return cross_entropy(hidden, self.body.head, targets, weights, smoothing)
         rows = weights.nonzero().squeeze(1)
-        logits: Tensor = self.body.logits(hidden[rows])
-        losses = dense_cross_entropy(logits.float(), targets[rows], reduction="none")
+        passes = [hidden, self.body.hidden(ids, batch.lengths)] if twice else [hidden]
+        logits = [self.body.logits(each[rows]).float() for each in passes]
+        losses = torch.stack([
+            dense_cross_entropy(each, targets[rows], reduction="none", label_smoothing=smoothing)
+            for each in logits
+        ]).mean(0)  # fmt: skip
+        if twice:
+            losses = losses + self.held_back.r_drop * divergence(*logits)
         return losses.mul(weights[rows]).sum()
+
+
+def divergence(first: Tensor, second: Tensor) -> Tensor:
+    """(N,): half of the two Kullback-Leibler divergences together. first, second: (N, V) logits."""
+    p, q = first.log_softmax(-1), second.log_softmax(-1)
+    return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1)
 
 
 def tune(
@@ -130,8 +147,14 @@ def tune(
     on_rows(rows)
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
-    objective = Objective(attached.model)
-    optimizer = Optimizer(attached.weights, recipe.optim)
+    trained, weights = (
+        sum(weight.numel() for weight in group)
+        for group in (attached.weights.values(), attached.model.parameters())
+    )
+    if not isinstance(recipe.method, FullMethod | FreezeMethod):
+        quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
+    objective = Objective(attached.model, recipe.regularisation)
+    optimizer = Optimizer(attached.weights, recipe.optim, ema=recipe.regularisation.ema)
     plan = RowsPlan(rows.rows, recipe)
 
     def told(progress: Progress) -> None:
@@ -146,21 +169,17 @@ def tune(
     result = train(
         objective, optimizer, plan, folder,
         checkpoint_every=recipe.train.checkpoint_every,
-        judge=_judge(recipe, objective, attached, held, plan),
+        judge=_judge(recipe, objective, optimizer, held, plan),
         on_progress=told,
     )  # fmt: skip
     attached.model.eval()
     objective.body.release()
     artefact = None if result.interrupted else _write(attached, folder / "artefact")
-    trained, weights = (
-        sum(weight.numel() for weight in group)
-        for group in (attached.weights.values(), attached.model.parameters())
-    )
     return Tuned(result, artefact, trained, weights, rows)
 
 
 def _judge(
-    recipe: TuneRecipe, objective: Objective, attached: Attached, held: Rows | None, plan: RowsPlan
+    recipe: TuneRecipe, objective: Objective, optimizer: Optimizer, held: Rows | None, plan: RowsPlan
 ) -> Judge | None:
     if held is None:
         return None
@@ -169,9 +188,10 @@ def _judge(
 
     @torch.no_grad()
     def loss() -> float:
-        attached.model.eval()
-        total = sum(float(objective(batch)) for batch in batches)
-        attached.model.train()
+        objective.model.eval()
+        with optimizer.judged():
+            total = sum(float(objective(batch)) for batch in batches)
+        objective.model.train()
         return total / sum(float(batch.weights.sum()) for batch in batches)
 
     return Judge(loss, recipe.train.eval_every or plan.per_epoch, recipe.train.patience)

@@ -1,27 +1,13 @@
-"""Frozen settings that refuse strangers, and recipes: TOML files that fill them.
-
-A recipe is one job: `kind = "tune"` or `kind = "pretrain"` and the tables below. Any field can be
-overridden with `--set table.field=value`, the value written as in TOML.
-"""
+"""The jobs that a recipe can name, and the settings of each of their tables."""
 
 from __future__ import annotations
 
-import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from dialoop.errors import ConfigError, echo, nearest
-
-
-class Settings(BaseModel):
-    """Immutable; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
+from dialoop.config.methods import LoraMethod, MethodSettings
+from dialoop.config.settings import Settings
 
 MaskKind = Literal["assistant", "last", "all"]
 DataFormat = Literal["openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"]
@@ -82,7 +68,7 @@ class DataSettings(Settings):
     """The format of the files; None detects it."""
     encoding: str | None = None
     """The encoding of the files, a codec of Python such as `gb18030`; None detects it."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field({})
     """For tables: our field (`user`, `assistant`, `system`, `conversation`, `role`, `content`) = column."""
     clean: CleanSettings = CleanSettings()
     """Cleaning."""
@@ -90,31 +76,6 @@ class DataSettings(Settings):
     """Splitting."""
     limit: int | None = Field(None, gt=0)
     """Read at most this many conversations of each source."""
-
-
-class LoraMethod(Settings):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685), written as a PEFT directory."""
-
-    kind: Literal["lora"] = "lora"
-    """Names the method."""
-    rank: int = Field(16, ge=1)
-    """Rank of the update."""
-    alpha: float = Field(32.0, gt=0)
-    """The update is scaled by alpha / rank."""
-    dropout: float = Field(0.0, ge=0, lt=1)
-    """Dropout on the adapter's input."""
-    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Names of the linear layers that get an adapter."""
-
-
-class FullMethod(Settings):
-    """Every weight is trained; fp32 master weights."""
-
-    kind: Literal["full"] = "full"
-    """Names the method."""
-
-
-MethodSettings = Annotated[LoraMethod | FullMethod, Field(discriminator="kind")]
 
 
 class OptimSettings(Settings):
@@ -161,6 +122,21 @@ class TrainSettings(Settings):
     """Order of the rows, and the initial adapter weights."""
 
 
+class RegularisationSettings(Settings):
+    """What keeps a model from learning its rows by heart; validation is without any of it."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target that is spread over the vocabulary (Szegedy et al. 2016, arXiv:1512.00567)."""
+    neftune: float = Field(0.0, ge=0)
+    """Noise on embeddings, this over the root of length x width (Jain et al. 2023, arXiv:2310.05914);
+    0 = none, 5 to 15 in the paper."""
+    r_drop: float = Field(0.0, ge=0)
+    """Weight of the divergence of two passes with different dropout (Liang et al. 2021, arXiv:2106.14448).
+    Twice the time; it needs a dropout, of the method or of the model."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of a running mean of the weights, which is judged and written in their place; 0 = none."""
+
+
 class EvalSettings(Settings):
     """How the model is judged before and after."""
 
@@ -193,6 +169,8 @@ class TuneRecipe(Settings):
     """How it is trained."""
     train: TrainSettings = TrainSettings()
     """For how long."""
+    regularisation: RegularisationSettings = RegularisationSettings()
+    """What holds it back."""
     eval: EvalSettings = EvalSettings()
     """How it is judged."""
 
@@ -272,7 +250,7 @@ class Stage(Settings):
     mask: Literal["all", "assistant"] = "all"
     """Which tokens of conversations are learnt; plain text is learnt whole. `assistant` keeps every
     conversation or document apart, cut at `length`; `all` runs them end to end."""
-    repeat: dict[str, float] = {}
+    repeat: dict[str, float] = Field({})
     """How often a source is seen in one pass of this stage, where it differs from the source's own."""
 
 
@@ -302,102 +280,3 @@ class PretrainRecipe(Settings):
 
 
 Recipe = Annotated[TuneRecipe | PretrainRecipe, Field(discriminator="kind")]
-S = TypeVar("S", bound=Settings)
-
-
-def load_recipe(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
-    """The recipe in a TOML file with `a.b=c` overrides applied. Raises ConfigError naming the key."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such recipe: give the path of a TOML file, or a shipped recipe's name")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f'{path}: not TOML: {error}: a recipe is UTF-8 text such as `name = "shop"`'
-        ) from error
-    for override in overrides:
-        apply_override(table, override)
-    return validate(kind, table, str(path))
-
-
-def apply_override(table: dict[str, Any], override: str) -> None:
-    """Set one dotted key of `table`; the value is TOML, and plain words need no quotes."""
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigError(f"--set {echo(override)}: expected a.b=value, such as --set train.epochs=2")
-    *parents, last = key.strip().split(".")
-    for parent in parents:
-        child = table.setdefault(parent, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"--set {key}: {parent!r} is {echo(child)}, not a table")
-        table = child
-    table[last] = _toml_value(text.strip())
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def validate(kind: type[S], table: Mapping[str, Any], where: str) -> S:
-    """`table` as settings of `kind`. Raises ConfigError with the key, what came and what is right."""
-    try:
-        return kind.model_validate(table)
-    except ValidationError as error:
-        lines = [_describe(kind, dict(problem)) for problem in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(lines)) from error
-
-
-def _describe(kind: type[Settings], problem: Mapping[str, Any]) -> str:
-    path = [str(part) for part in problem["loc"]]
-    dotted = ".".join(path)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {dotted!r}{nearest(path[-1], _fields(kind, problem['loc'][:-1]))}"
-    if problem["type"] == "missing":
-        return f"key {dotted!r} is missing: add it"
-    return f"{dotted} = {echo(problem['input'])}: {problem['msg']}"
-
-
-def _fields(kind: Any, path: Sequence[str | int]) -> list[str]:
-    """Names of the fields of the settings that lie at `path` inside `kind`, tags of unions skipped."""
-    if not path:
-        return [field.alias or name for name, field in kind.model_fields.items()]
-    head, rest = path[0], path[1:]
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            if head in (name, field.alias):
-                return _fields(_settings_in(field.annotation, rest), _without_tag(field.annotation, rest))
-    return []
-
-
-def _members(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [member for argument in get_args(annotation) for member in _members(argument)]
-
-
-def _settings_in(annotation: Any, path: Sequence[str | int]) -> type[BaseModel]:
-    members = _members(annotation)
-    tagged = [
-        m
-        for m in members
-        if path and m.model_fields.get("kind") and m.model_fields["kind"].default == path[0]
-    ]
-    return (tagged or members or [Settings])[0]
-
-
-def _without_tag(annotation: Any, path: Sequence[str | int]) -> Sequence[str | int]:
-    """`path` without the tag, index or key that pydantic puts before the fields of a nested model."""
-    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return path if is_model else path[1:]
-
-
-def expand(path: str) -> Path:
-    """`path` with `~` and variables expanded. Raises ConfigError naming a variable that is not set."""
-    expanded = os.path.expandvars(os.path.expanduser(path))
-    if "${" in expanded:
-        variable = expanded.split("${", 1)[1].split("}", 1)[0]
-        raise ConfigError(f"{path}: the variable {variable} is not set: export {variable}=/the/folder first")
-    return Path(expanded)

@@ -1,0 +1,31 @@
+"""`dialoop explain`: the fields of a recipe, in the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def explain(
+    path: Annotated[
+        str, typer.Argument(help="A table or field, as in `method` or `train.epochs`; all without.")
+    ] = "",
+    pretrain: Annotated[bool, typer.Option(help="Of recipes for pre-training, rather than tuning.")] = False,
+) -> None:
+    """Say what the fields of a recipe mean, what they take and what they are unless told."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from dialoop.config import PretrainRecipe, TuneRecipe
+    from dialoop.config.explaining import explain as explained
+
+    console = Console()
+    for _, about, fields in explained(PretrainRecipe if pretrain else TuneRecipe, path):
+        if about:
+            console.print(f"\n{escape(about)}", highlight=False)
+        table = Table("field", "takes", "default", "meaning", box=None, header_style="bold")
+        for field in fields:
+            table.add_row(*(escape(text) for text in (field.path, field.takes, field.default, field.meaning)))
+        console.print(table)
