@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
-from dialoop.errors import RequestError, echo, nearest
 from dialoop.serve.body import read_json
 from dialoop.serve.connection import ClientGoneError, while_connected
 from dialoop.serve.fields import schema_of
-from dialoop.serve.wire import refusal
+from dialoop.serve.typed_body import parsed
 
 
 class Body(BaseModel):
@@ -24,19 +23,6 @@ class Body(BaseModel):
 
 
 B = TypeVar("B", bound=Body)
-
-
-def body_of(kind: type[B], given: Mapping[str, Any]) -> B:
-    """Raises RequestError with the field at fault."""
-    fields = {name: value for name, value in given.items() if value is not None}
-    known = kind.model_fields
-    for name in fields.keys() - known.keys():
-        close = nearest(name[:64], known)
-        raise RequestError(f"unknown field {echo(name)}{close}", param=name[:64])
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0])) from None
 
 
 def add_route(
@@ -51,7 +37,7 @@ def add_route(
     """POST to each of `paths` is answered by `answer`, whose name and docstring OpenAPI tells."""
 
     async def route(request: Request) -> Response:
-        asked = body_of(kind, await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
+        asked = parsed(kind, await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
         try:
             return JSONResponse(await while_connected(request.receive, _awaited(answer(asked))))
         except ClientGoneError:

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from dialoop.errors import RequestError, echo, nearest
 from dialoop.serve.wire import refusal
 
 B = TypeVar("B", bound=BaseModel)
@@ -25,8 +26,12 @@ class ExpiresAfter(BaseModel):
 
 def parsed(model: type[B], body: Mapping[str, Any]) -> B:
     """The body as `model`; null means absent. Raises RequestError with the field at fault."""
+    given = {name: value for name, value in body.items() if value is not None}
+    known = {field.alias or name for name, field in model.model_fields.items()}
+    for name in given.keys() - known:
+        raise RequestError(f"unknown field {echo(name)}{nearest(name[:64], known)}", param=name[:64])
     try:
-        return model.model_validate({name: value for name, value in body.items() if value is not None})
+        return model.model_validate(given)
     except ValidationError as error:
         raise refusal(dict(error.errors(include_url=False)[0])) from None
 
