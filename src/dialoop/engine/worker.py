@@ -1,4 +1,4 @@
-"""The thread that runs the models."""
+"""The loop that runs the models."""
 
 from __future__ import annotations
 
@@ -238,8 +238,7 @@ class Worker:
         self._inbox: list[tuple[int, Job | SideJob[Any] | Change]] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="dialoop-engine", daemon=True)
-        self._thread.start()
+        self._ended = threading.Event()
 
     def submit(self, model: int, *jobs: Job | SideJob[Any] | Change) -> None:
         """Queue jobs, or changes to a lane between two steps. Raises RuntimeError after `close`."""
@@ -259,11 +258,11 @@ class Worker:
         return lane.occupancy(name) if isinstance(lane, Lane) else Occupancy(name, running=int(lane.busy))
 
     def close(self) -> None:
-        """End the thread after its current step; jobs that were not done get an error."""
+        """End `run` after its current step; jobs that were not done get an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join()
+        self._ended.wait()
         self._reading.shutdown()
 
     def _load(self, model: int, number: int, work: Loading) -> None:
@@ -288,13 +287,17 @@ class Worker:
 
         self._reading.submit(read)
 
-    def _run(self) -> None:
-        while not self._receive():
+    def run(self) -> None:
+        """Step after step in the calling thread, until `close`."""
+        try:
+            while not self._receive():
+                for lane in self._lanes.values():
+                    if lane.busy and (said := lane.advance()):
+                        self._deliver(said)
             for lane in self._lanes.values():
-                if lane.busy and (said := lane.advance()):
-                    self._deliver(said)
-        for lane in self._lanes.values():
-            self._deliver(lane.close(RuntimeError("the engine was closed")))
+                self._deliver(lane.close(RuntimeError("the engine was closed")))
+        finally:
+            self._ended.set()
 
     def _receive(self) -> bool:
         """Hand new jobs to their lanes, waiting for one when there is nothing to do; True at the end."""

@@ -1,8 +1,8 @@
 """Linear layers for answering, their weights packed once in the order that the processor reads them.
 
-Where the processor multiplies bf16, activations between such layers are bf16 too; elsewhere on a CPU they are
-float32, and only the weights take fewer bits. Each row of a batch is computed as it would be alone, but for the
-last bits of a float32 sum.
+Where the processor multiplies bf16, activations between such layers are bf16 too; elsewhere on a CPU they
+are float32, and only the weights take fewer bits. Each row of a batch is computed as it would be alone, but
+for the last bits of a float32 sum.
 """
 
 from __future__ import annotations
