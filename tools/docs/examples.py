@@ -95,3 +95,42 @@ TEXT: dict[str, tuple[Fields, Fields]] = {
     "suffix": ({"suffix": ""}, {"suffix": "."}),
 }
 """Of /v1/completions, where it differs."""
+_TRACK = {"type": "function", "name": "track", "parameters": {"type": "object", "properties": {}}}
+_ITEM = {"role": "user", "content": "Hi"}
+RESPONSE: dict[str, tuple[Fields, Fields]] = {
+    "model": ({"model": "dialoop-base"}, {"model": 4}),
+    "input": ({"input": [_ITEM]}, {"input": [{"role": "user"}]}),
+    "instructions": ({"instructions": "Be brief."}, {"instructions": 4}),
+    "previous_response_id": ({"previous_response_id": None}, {"previous_response_id": "resp_none"}),
+    "max_output_tokens": ({"max_output_tokens": 16}, {"max_output_tokens": 0}),
+    "temperature": ({"temperature": 0.7}, {"temperature": 2.1}),
+    "top_p": ({"top_p": 0.9}, {"top_p": 1.01}),
+    "text": ({"text": {"format": {"type": "json_object"}}}, {"text": {"format": {"type": "json_schema"}}}),
+    "tools": ({"tools": [_TRACK]}, {"tools": [{"type": "web_search"}]}),
+    "tool_choice": ({"tools": [_TRACK], "tool_choice": {"type": "function", "name": "track"}}, {"tool_choice": "required"}),
+    "parallel_tool_calls": ({"tools": [_TRACK], "parallel_tool_calls": False}, {"parallel_tool_calls": 1}),
+    "reasoning": ({"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "huge"}}),
+    "include": ({"include": ["message.output_text.logprobs"]}, {"include": ["logprobs"]}),
+    "top_logprobs": ({"include": ["message.output_text.logprobs"], "top_logprobs": 2}, {"top_logprobs": 2}),
+    "truncation": ({"truncation": "auto"}, {"truncation": "middle"}),
+    "stream": ({"stream": True}, {"stream": "yes"}),
+    "stream_options": ({"stream": True, "stream_options": {"include_obfuscation": True}}, {"stream_options": {}}),
+    "store": ({"store": False}, {"store": 1}),
+    "metadata": ({"metadata": {"shop": "42"}}, {"metadata": {"shop": 42}}),
+    "max_tool_calls": ({"max_tool_calls": 1}, {"max_tool_calls": 0}),
+    "user": ({"user": "u-1"}, {"user": 1}),
+    "safety_identifier": ({"safety_identifier": "u-1"}, {"safety_identifier": "x" * 129}),
+    "service_tier": ({"service_tier": "flex"}, {"service_tier": "gold"}),
+    "prompt_cache_key": ({"prompt_cache_key": "shop"}, {"prompt_cache_key": 1}),
+    "prompt_cache_options": ({"prompt_cache_options": {"ttl": "30m"}}, {"prompt_cache_options": "30m"}),
+    "prompt_cache_retention": ({"prompt_cache_retention": "24h"}, {"prompt_cache_retention": "1y"}),
+    "background": ({"background": False}, {"background": True}),
+    "background_options": ({"background_options": None}, {"background_options": {"completion_window": "2h"}}),
+    "conversation": ({"conversation": None}, {"conversation": "conv_1"}),
+    "context_management": ({"context_management": []}, {"context_management": [{"type": "compaction"}]}),
+    "prompt": ({"prompt": None}, {"prompt": {"id": "pmpt_1"}}),
+    "moderation": ({"moderation": None}, {"moderation": {"model": "any"}}),
+    "image": ({"image": None}, {"image": {"context_compression": "auto"}}),
+    "access_programs": ({"access_programs": None}, {"access_programs": {"cyber": "standard"}}),
+}  # fmt: skip
+"""Of /v1/responses."""
