@@ -108,7 +108,12 @@ def test_chats_are_moderated_streamed_or_not_and_all_is_kept_for_review(client: 
 def test_another_project_sees_none_of_it(home: Path) -> None:
     with Store.open(home) as store:
         assert store.moderation.list()
-        assert store.of("proj-other").moderation.list() == ()
+        other = store.of(store.projects.ensure("other"))
+        assert other.moderation.list() == ()
+    asked = ["--home", str(home), "safety", "decisions"]
+    shown = CliRunner().invoke(app, [*asked, "--project", "other"])
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert CliRunner().invoke(app, asked).stdout
 
 
 def test_texts_and_files_can_be_checked_by_hand(tmp_path: Path) -> None:
