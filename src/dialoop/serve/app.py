@@ -35,6 +35,7 @@ from dialoop.serve.keeper import Keeper
 from dialoop.serve.learning import add_learning
 from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
+from dialoop.serve.multipart import OVERHEAD_BYTES
 from dialoop.serve.observe import Observer
 from dialoop.serve.reply import model_to_openai
 from dialoop.serve.scoring import scoring_routes
@@ -125,8 +126,8 @@ def make_app(
     # The last that is added is the first that a request comes to.
     if store is not None:
         app.add_middleware(
-            Idempotency, replies=lambda project: store.of(project).replies, max_bytes=max_body_bytes,
-            seconds=body_seconds,
+            Idempotency, replies=lambda project: store.of(project).replies,
+            max_bytes=max(max_body_bytes, max_file_bytes + OVERHEAD_BYTES), seconds=body_seconds,
         )  # fmt: skip
     app.add_middleware(Admission, doors=doors)
     keyring = Keyring(store.key_book) if store else None
