@@ -45,7 +45,7 @@ def chat_routes(
                 answers = await while_connected(request.receive, fold(deltas))
             completion = _reply(chat).completion(answers)
             if keep is not None:
-                keep(completion)
+                await keep(completion)
             return JSONResponse(completion)
         except ClientGoneError:
             return Response(status_code=499)
@@ -90,7 +90,7 @@ async def _events(
                 if delta.usage is not None and chat.include_usage:
                     yield event(reply.usage(delta.usage))
             if keep is not None:
-                keep(reply.completion(await answers_of(said)))
+                await keep(reply.completion(await answers_of(said)))
         except Exception as error:
             yield event(http_error(error).body)
             return

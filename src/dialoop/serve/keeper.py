@@ -1,18 +1,21 @@
-"""Keeps what is answered with `store`, beside the answer and not before it."""
+"""Keeps what is answered with `store`: it is on the disk before the answer ends."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from dialoop.errors import UnsupportedError
+from dialoop.serve.errors import HttpError
 from dialoop.store.registry import Store
 from dialoop.store.stored import StoredCompletion
 from dialoop.store.writer import Writer
 from dialoop.types import Answer, Delta, fold
 
-Keep = Callable[[Mapping[str, Any]], None]
-"""Takes the completion, once it is whole."""
+Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Takes the completion, once it is whole. Raises HttpError(503) where the disk does not take it in time."""
+KEEP_SECONDS = 30.0
 _OWN = ("messages", "metadata", "model", "store", "stream", "stream_options")
 
 
@@ -29,11 +32,23 @@ class Keeper:
         self._writer.check_room()
         into = self._store.of(project).stored
 
-        def done(completion: Mapping[str, Any]) -> None:
+        async def done(completion: Mapping[str, Any]) -> None:
             kept = stored(body, completion)
-            self._writer.put(lambda connection: into.insert(connection, kept))
+            written = self._writer.put(lambda connection: into.insert(connection, kept))
+            try:
+                await asyncio.wait_for(asyncio.wrap_future(written), KEEP_SECONDS)
+            except TimeoutError:
+                raise _late(kept.id) from None
 
         return done
+
+
+def _late(completion_id: str) -> HttpError:
+    return HttpError(
+        503, f"the answer was not stored within {KEEP_SECONDS:g} s, and is once the database takes it: look "
+        f"for {completion_id} before you ask again",
+        code="not_stored_yet", headers={"retry-after": "30", "x-should-retry": "false"},
+    )  # fmt: skip
 
 
 def keep_of(keeper: Keeper | None, project: str, body: Mapping[str, Any]) -> Keep | None:
