@@ -24,6 +24,7 @@ from dialoop.types import (
     CompleteRequest,
     Delta,
     FinishReason,
+    Message,
     Tokenize,
     Tokenized,
     TokenLogprob,
@@ -52,27 +53,36 @@ class Decision:
 Record = Callable[[Sequence[Decision]], Awaitable[None]]
 
 
+def read_by(message: Message) -> bool:
+    """Whether the filter reads it: what comes from outside, and not what the operator or the model says."""
+    return message.role in ("user", "tool")
+
+
 class Moderated:
     """Chats through a policy.
 
-    record: keeps the decisions for review, None = nobody does; a chat goes on where it fails.
+    said: another one, for answers.  record: keeps the decisions for review, None = nobody does; a chat goes
+    on where it fails.
 
     Raises ContentFilterError for a question that is to be blocked; an answer ends with `content_filter`.
     """
 
-    def __init__(self, inner: Chat, policy: Policy, record: Record | None) -> None:
+    def __init__(
+        self, inner: Chat, policy: Policy, record: Record | None, *, said: Policy | None = None
+    ) -> None:
         self._inner, self._policy, self._record = inner, policy, record
+        self._spoken = said or policy
 
     async def chat(self, request: ChatRequest) -> Deltas:
         """The answer, with nothing in it that the policy blocks or masks."""
         places = [
             (f"messages[{number}]", message.content)
             for number, message in enumerate(request.conversation.messages)
-            if message.role in ("user", "tool")
+            if read_by(message)
         ]
         seen = iter(await self._read(request.model, places))
         messages = tuple(
-            replace(message, content=next(seen)) if message.role in ("user", "tool") else message
+            replace(message, content=next(seen)) if read_by(message) else message
             for message in request.conversation.messages
         )
         asked = replace(request, conversation=replace(request.conversation, messages=messages))
@@ -120,12 +130,12 @@ class Moderated:
         return [masked(text, finds) for (_, text), finds in zip(texts, found, strict=True)]
 
     async def _said(self, request: ChatRequest | CompleteRequest, inner: AsyncIterator[Delta]) -> Deltas:
-        if request.sampling.token_ids:
+        if request.sampling.token_ids and self._spoken.groups:
             raise UnsupportedError(
                 "token ids would tell what this server's filter hides: leave them out",
                 param="return_token_ids",
             )
-        answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
+        answers = [_Answer(self._spoken) for _ in range(request.sampling.n)]
         async with aclosing(cast(Deltas, inner)) as deltas:
             async for delta in deltas:
                 said, passed = answers[delta.index].take(delta)

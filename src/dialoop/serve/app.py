@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -31,6 +32,7 @@ from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.guard import Guard, Locks
 from dialoop.serve.idempotency import Idempotency
 from dialoop.serve.inside import Inside
+from dialoop.serve.judged import Judged
 from dialoop.serve.keeper import Keeper
 from dialoop.serve.learning import add_learning
 from dialoop.serve.metrics import Metrics, metrics_routes
@@ -104,7 +106,8 @@ def make_app(
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
-    app.include_router(chat_routes(chat, keeper, **bounds))
+    judge = partial(Judged, chat, policy, record=recorder(store))
+    app.include_router(chat_routes(chat, keeper, judge=judge, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))
