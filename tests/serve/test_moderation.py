@@ -141,10 +141,10 @@ def open_client() -> Iterator[OpenAI]:
         yield client
 
 
-def moderated(client: OpenAI, text: str, stream: bool = False, **modes: str) -> Any:
+def moderated(client: OpenAI, text: str, stream: bool = False, n: int = 2, **modes: str) -> Any:
     policy = {side: {"mode": mode} for side, mode in modes.items()}
     wish = {"model": "omni-moderation-latest", **({"policy": policy} if policy else {})}
-    asked: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": text}], "n": 2}
+    asked: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": text}], "n": n}
     if not stream:
         return client.chat.completions.create(**asked, moderation=wish)
     with client.chat.completions.stream(
@@ -199,6 +199,18 @@ def test_an_unknown_moderation_model_is_named(open_client: OpenAI) -> None:
             model="echo", messages=[{"role": "user", "content": "Hi"}], moderation={"model": "mine"}
         )
     assert refused.value.param == "moderation.model"
+
+
+def test_what_a_call_says_is_scored_and_blocked_like_text() -> None:
+    engine = Calling('{"n": 1}', '{"why": "you b\\u0061stard"}')
+    with serving(engine) as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        for stream in (False, True):
+            scored = moderated(client, "Hi", stream, n=1).model_dump()
+            assert len(scored["choices"][0]["message"]["tool_calls"]) == 2
+            assert scored["moderation"]["output"]["results"][0]["categories"]["harassment"]
+            cut = moderated(client, "Hi", stream, n=1, output="block").model_dump()
+            assert len(cut["choices"][0]["message"]["tool_calls"]) == 1
+            assert cut["choices"][0]["finish_reason"] == "content_filter"
 
 
 def test_calls_are_filtered_over_http_too(tmp_path: Path) -> None:

@@ -71,11 +71,7 @@ class CallFilter:
 
 
 def screened(policy: Policy, call: ToolCall) -> tuple[str, list[tuple[Find, str]]]:
-    """The arguments as they may be sent, and what was found in them.
-
-    Of JSON the strings are read, not the names of fields, which are the tool's. What is no JSON, such as the
-    input of a custom tool or a call that was cut short, is one text.
-    """
+    """The arguments as they may be sent, and what was found in them."""
     found: list[tuple[Find, str]] = []
 
     def look(text: str) -> str:
@@ -83,6 +79,27 @@ def screened(policy: Policy, call: ToolCall) -> tuple[str, list[tuple[Find, str]
         found.extend((find, text[find.start : find.end]) for find in finds)
         return masked(text, finds)
 
+    return rewritten(call, look), found
+
+
+def texts_of(call: ToolCall) -> list[str]:
+    """What the arguments say."""
+    texts: list[str] = []
+
+    def look(text: str) -> str:
+        texts.append(text)
+        return text
+
+    rewritten(call, look)
+    return texts
+
+
+def rewritten(call: ToolCall, look: Callable[[str], str]) -> str:
+    """The arguments with `look` in place of each text; to the letter as they were where that changes none.
+
+    Of JSON the texts are its strings, not the names of fields, which are the tool's. What is no JSON, such as
+    the input of a custom tool or a call that was cut short, is one text.
+    """
     try:
         value = json.loads(call.arguments) if call.kind == "function" else None
     except (ValueError, RecursionError):
@@ -90,9 +107,9 @@ def screened(policy: Policy, call: ToolCall) -> tuple[str, list[tuple[Find, str]
     if not isinstance(value, dict | list):
         plain = _unescaped(call.arguments) if call.kind == "function" else call.arguments
         seen = look(plain)
-        return (call.arguments if seen == plain else seen), found
-    seen_value = _each_string(value, look)
-    return (call.arguments if seen_value == value else json.dumps(seen_value, ensure_ascii=False)), found
+        return call.arguments if seen == plain else seen
+    changed = _each_string(value, look)
+    return call.arguments if changed == value else json.dumps(changed, ensure_ascii=False)
 
 
 def _each_string(value: Any, look: Callable[[str], str]) -> Any:

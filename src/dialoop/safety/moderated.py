@@ -138,6 +138,9 @@ class Moderated:
         answers = [_Answer(self._spoken) for _ in range(request.sampling.n)]
         async with aclosing(cast(Deltas, inner)) as deltas:
             async for delta in deltas:
+                if not self._spoken.groups:
+                    yield delta
+                    continue
                 said, passed = answers[delta.index].take(delta)
                 await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
                 for each in said:

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from dialoop.errors import UnknownModelError
+from dialoop.safety.calls import texts_of
 from dialoop.safety.moderated import Moderated, Record, read_by
 from dialoop.safety.policy import Policy
 from dialoop.serve.fields import ModerationModes, ModerationWish
@@ -76,4 +77,4 @@ def _texts(deltas: Sequence[Delta]) -> list[str]:
     """What an answer thinks, says and calls with."""
     thought = "".join(delta.reasoning for delta in deltas)
     text = "".join(delta.text for delta in deltas)
-    return [thought, text, *(call.arguments for call in calls_of(deltas))]
+    return [thought, text, *(each for call in calls_of(deltas) for each in texts_of(call))]

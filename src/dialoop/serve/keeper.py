@@ -10,7 +10,7 @@ from dialoop.errors import UnsupportedError
 from dialoop.serve.errors import HttpError
 from dialoop.store.registry import Store
 from dialoop.store.stored import StoredCompletion
-from dialoop.store.writer import Writer
+from dialoop.store.writer import Write, Writer
 from dialoop.types import Answer, Delta, fold
 
 Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -34,19 +34,22 @@ class Keeper:
 
         async def done(completion: Mapping[str, Any]) -> None:
             kept = stored(body, completion)
-            written = self._writer.put(lambda connection: into.insert(connection, kept))
-            try:
-                await asyncio.wait_for(asyncio.wrap_future(written), KEEP_SECONDS)
-            except TimeoutError:
-                raise _late(kept.id) from None
+            await self._written(kept.id, lambda connection: into.insert(connection, kept))
 
         return done
 
+    async def _written(self, kept_id: str, write: Write) -> None:
+        """Once it is on the disk. Raises HttpError(503)."""
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._writer.put(write)), KEEP_SECONDS)
+        except TimeoutError:
+            raise _late(kept_id) from None
 
-def _late(completion_id: str) -> HttpError:
+
+def _late(kept_id: str) -> HttpError:
     return HttpError(
         503, f"the answer was not stored within {KEEP_SECONDS:g} s, and is once the database takes it: look "
-        f"for {completion_id} before you ask again",
+        f"for {kept_id} before you ask again",
         code="not_stored_yet", headers={"retry-after": "30", "x-should-retry": "false"},
     )  # fmt: skip
 
