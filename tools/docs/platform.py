@@ -56,7 +56,7 @@ ROUTES: dict[str, Documented] = {
         {
             **_WEB,
             "prompt": ({"prompt": "你好"}, {"prompt": 4}),
-            "messages": ({"prompt": None, "messages": _HI}, {"messages": _HI}),
+            "messages": ({"prompt": None, "messages": _HI}, {"prompt": None, "messages": "Hi"}),
             "tools": ({"prompt": None, "messages": _HI, "tools": [_ALIKE]}, {"tools": "track"}),
             "add_generation_prompt": ({"prompt": None, "messages": _HI, "add_generation_prompt": False}, {"add_generation_prompt": 0}),
             "continue_final_message": ({"prompt": None, "messages": _ENDED, "continue_final_message": True}, {"continue_final_message": 1}),
