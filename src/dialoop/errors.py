@@ -111,9 +111,9 @@ class RequestError(DialoopError):
 class UnknownModelError(RequestError):
     """No model of that name is served."""
 
-    def __init__(self, name: str, known: Iterable[str]) -> None:
+    def __init__(self, name: str, known: Iterable[str], *, param: str = "model") -> None:
         listed = ", ".join(sorted(known)) or "none"
-        super().__init__(f"model {echo(name)} is not served here; served: {listed}", param="model")
+        super().__init__(f"model {echo(name)} is not served here; served: {listed}", param=param)
 
 
 class ContextLengthError(RequestError):

@@ -540,8 +540,13 @@ class Folding:
 
 def calls_of(deltas: Sequence[Delta]) -> tuple[ToolCall, ...]:
     """The whole calls of one answer's deltas."""
+    return calls_of_pieces([piece for delta in deltas for piece in delta.calls])
+
+
+def calls_of_pieces(pieces: Sequence[CallDelta]) -> tuple[ToolCall, ...]:
+    """The whole calls, by index."""
     calls: dict[int, ToolCall] = {}
-    for piece in (piece for delta in deltas for piece in delta.calls):
+    for piece in pieces:
         if piece.index not in calls:
             calls[piece.index] = ToolCall(piece.id or "", piece.name or "", piece.arguments, piece.kind)
         else:

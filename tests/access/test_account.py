@@ -48,7 +48,7 @@ def test_a_budget_is_overrun_by_one_request_at_most(
         if begins:
             try:
                 open_.append((mine.reserve(PROMPT, answer, ROOM), round((answer or ROOM) * share)))
-            except QuotaError:
+            except (OverloadedError, QuotaError):
                 assert budget - used < PROMPT + ROOM * (1 + len(open_))
         elif open_:
             held, said = open_.pop(round(share * (len(open_) - 1)))
@@ -73,6 +73,18 @@ def test_a_new_period_begins_with_all_of_the_budget() -> None:
     times.day = "2026-12-01"
     mine.settle(held, "m", 3, 30)
     assert mine.left == 100 - 33
+
+
+def test_what_open_requests_have_set_aside_is_waited_for_and_not_called_used_up() -> None:
+    mine = account(Times(), budget=100, period="month")
+    held = mine.reserve(10, None, 200)
+    with pytest.raises(OverloadedError, match="set aside for its open requests") as busy:
+        mine.reserve(10, 10, 200)
+    assert busy.value.retry_after == 1
+    with pytest.raises(QuotaError):
+        mine.reserve(10, 91, 200)
+    mine.settle(held, "m", 10, 5)
+    mine.reserve(10, 10, 200)
 
 
 def test_tokens_of_a_minute_are_reserved_as_asked_and_settled_as_used() -> None:

@@ -153,6 +153,8 @@ async def test_use_is_written_in_batches_and_read_back_by_the_next_server(store:
     assert again is not None
     assert again.left == account.left == 1000 - 60
     assert await ledger.account_of("key-none") is None
+    store.keys.revoke(key.id)
+    assert await ledger.account_of(key.id) is None
 
 
 async def test_two_servers_on_one_store_know_of_each_others_use(store: Store) -> None:

@@ -199,16 +199,17 @@ def test_an_unreadable_row_is_written_down_by_split(tmp_path: Path) -> None:
     assert [r["line"] for r in rows_of(tmp_path / "out" / "rejects.jsonl")] == [21]
 
 
-def test_stored_chats_become_a_training_file(tmp_path: Path) -> None:
-    def keep(number: int, content: object, **metadata: str) -> StoredCompletion:
-        message = {"role": "assistant", "content": f"answer {number}", "refusal": None}
-        completion = {"id": f"chatcmpl-{number}", "choices": [{"index": 0, "message": message}]}
-        asked = [{"role": "user", "content": content}]
-        return StoredCompletion(f"chatcmpl-{number}", "shop", number, asked, completion, {}, metadata)
+def kept_chat(number: int, content: object, **metadata: str) -> StoredCompletion:
+    message = {"role": "assistant", "content": f"answer {number}", "refusal": None}
+    completion = {"id": f"chatcmpl-{number}", "choices": [{"index": 0, "message": message}]}
+    asked = [{"role": "user", "content": content}]
+    return StoredCompletion(f"chatcmpl-{number}", "shop", number, asked, completion, {}, metadata)
 
+
+def test_stored_chats_become_a_training_file(tmp_path: Path) -> None:
     image = [{"type": "image_url", "image_url": {"url": "x"}}]
     with Store.open(tmp_path / "home") as store, writing(store.engine).begin() as connection:
-        for kept in (keep(1, "退货", good="yes"), keep(2, image, good="yes"), keep(3, "Hi")):
+        for kept in (kept_chat(1, "退货", good="yes"), kept_chat(2, image, good="yes"), kept_chat(3, "Hi")):
             store.stored.insert(connection, kept)
     out = tmp_path / "next.jsonl"
     arguments = ["stored", "--out", str(out), "--model", "shop", "--metadata", "good=yes"]
@@ -223,3 +224,18 @@ def test_stored_chats_become_a_training_file(tmp_path: Path) -> None:
         app, ["stored", "--out", str(out), "--metadata", "good"], obj=tmp_path / "home"
     )
     assert isinstance(wrong.exception, ConfigError)
+
+
+def test_stored_chats_are_taken_from_the_project_that_is_named(tmp_path: Path) -> None:
+    home, out = tmp_path / "home", tmp_path / "next.jsonl"
+    with Store.open(home) as store:
+        team = store.of(store.projects.ensure("team"))
+        with writing(store.engine).begin() as connection:
+            store.stored.insert(connection, kept_chat(1, "mine"))
+            team.stored.insert(connection, kept_chat(2, "theirs"))
+    for project, asked in (([], "mine"), (["--project", "team"], "theirs")):
+        result = CliRunner().invoke(app, ["stored", "--out", str(out), *project], obj=home)
+        assert result.exit_code == 0, result.output
+        assert [row["messages"][0]["content"] for row in rows_of(out)] == [asked]
+    wrong = CliRunner().invoke(app, ["stored", "--out", str(out), "--project", "taem"], obj=home)
+    assert "did you mean 'team'" in str(wrong.exception)

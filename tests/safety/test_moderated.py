@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
@@ -10,13 +11,14 @@ import pytest
 import pytest_asyncio
 
 from dialoop.backends.echo import EchoEngine
-from dialoop.errors import ContentFilterError
+from dialoop.errors import ContentFilterError, UnsupportedError
 from dialoop.safety.moderated import Decision, Moderated
 from dialoop.safety.policy import Policy
 from dialoop.safety.rules import parse_list
 from dialoop.safety.scan import compile_rules
 from dialoop.types import (
     Answer,
+    CallDelta,
     Chat,
     ChatRequest,
     Conversation,
@@ -24,6 +26,8 @@ from dialoop.types import (
     Message,
     Sampling,
     TokenLogprob,
+    ToolCall,
+    ToolKind,
     Usage,
     fold,
 )
@@ -170,3 +174,80 @@ async def test_what_is_thought_is_filtered_like_what_is_said(kept: Kept) -> None
     deltas = [delta async for delta in Moderated(Thinking(), POLICY, kept).chat(request)]
     assert "".join(delta.reasoning for delta in deltas) == "a ***, hm"
     assert "".join(delta.text for delta in deltas) == "Hi"
+
+
+class Calling(EchoEngine):
+    """Makes calls, their arguments in small pieces and with a log-probability each."""
+
+    def __init__(self, *arguments: str, kind: ToolKind = "function") -> None:
+        super().__init__()
+        self._arguments, self._kind = arguments, kind
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        for index, text in enumerate(self._arguments):
+            yield Delta(0, calls=(CallDelta(index, "", f"call_{index}", "track", self._kind),))
+            for at in range(0, len(text), 3):
+                piece = text[at : at + 3]
+                told = TokenLogprob(0, piece.encode(), -1.0)
+                yield Delta(0, calls=(CallDelta(index, piece, kind=self._kind),), logprobs=(told,))
+        yield Delta(0, finish_reason="tool_calls", usage=Usage(1, 9))
+
+
+def shown(calls: Sequence[ToolCall]) -> list[tuple[str, str, str]]:
+    return [(call.id, call.name, call.arguments) for call in calls]
+
+
+async def test_what_nobody_minds_is_called_as_it_was_written(kept: Kept) -> None:
+    written = ('{"order":  7, "why": "it is late"}', '{"a": {"b": ["c"]}}')
+    (answer,) = await ask(Moderated(Calling(*written), POLICY, kept), user("Hi"))
+    assert [call.arguments for call in answer.calls] == list(written)
+    assert b"".join(each.data for each in answer.logprobs).decode() == "".join(written)
+    assert (answer.finish_reason, kept.told) == ("tool_calls", [])
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ('{"n": 1, "why": ["so", {"x": "a rude word here"}]}', {"n": 1, "why": ["so", {"x": "a *** here"}]}),
+        ('{"why": "a r\\u0075de word"}', {"why": "a ***"}),
+    ],
+)
+async def test_the_strings_of_a_call_are_masked_and_its_json_is_whole(
+    kept: Kept, written: str, sent: object
+) -> None:
+    (answer,) = await ask(Moderated(Calling('{"n": 0}', written), POLICY, kept), user("Hi"))
+    assert json.loads(answer.calls[1].arguments) == sent
+    assert answer.finish_reason == "tool_calls"
+    assert kept.told == [("output", "choices[0].tool_calls[1]", "mask", "rude word")]
+    assert b"".join(each.data for each in answer.logprobs) == b'{"n": 0}'
+
+
+async def test_an_answer_ends_before_a_call_that_is_blocked(kept: Kept) -> None:
+    engine = Calling('{"n": 0}', '{"why": "a b0mb"}', '{"n": 2}')
+    (answer,) = await ask(Moderated(engine, POLICY, kept), user("Hi"))
+    assert shown(answer.calls) == [("call_0", "track", '{"n": 0}')]
+    assert (answer.finish_reason, answer.usage) == ("content_filter", Usage(1, 9))
+    assert kept.told == [("output", "choices[0].tool_calls[1]", "block", "bomb")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "written", "sent"),
+    [
+        ("function", '{"why": "a rude wo\\u0072d and mo', '{"why": "a *** and mo'),
+        ("custom", "say a rude word \\u0072", "say a *** \\u0072"),
+        ("function", '{"why": "shady \\u0072 and mo', '{"why": "shady \\u0072 and mo'),
+    ],
+)
+async def test_what_is_no_json_is_read_as_one_text(
+    kept: Kept, kind: ToolKind, written: str, sent: str
+) -> None:
+    (answer,) = await ask(Moderated(Calling(written, kind=kind), POLICY, kept), user("Hi"))
+    assert [(call.arguments, call.kind) for call in answer.calls] == [(sent, kind)]
+    assert len(kept.decisions) == 1
+
+
+async def test_token_ids_would_tell_what_is_hidden(echo: EchoEngine) -> None:
+    request = ChatRequest("echo", Conversation((user("Hi"),)), Sampling(token_ids=True))
+    with pytest.raises(UnsupportedError, match="filter hides") as refused:
+        await fold(Moderated(echo, POLICY, None).chat(request))
+    assert refused.value.param == "return_token_ids"

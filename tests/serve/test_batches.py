@@ -41,6 +41,7 @@ class Held(EchoEngine):
             self._loop.call_soon_threadsafe(self._let.set)
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        self._loop = asyncio.get_running_loop()
         text = last_user_turn(request.conversation)
         self.asked.append(text)
         if text == "busy" and self.asked.count("busy") == 1:
@@ -50,7 +51,6 @@ class Held(EchoEngine):
         async for delta in super().chat(request):
             self.most = max(self.most, self.open)
             if text.startswith("hold"):
-                self._loop = asyncio.get_running_loop()
                 await self._let.wait()
             yield delta
 

@@ -127,3 +127,39 @@ def test_answers_outlive_the_server_and_stay_within_their_project(tmp_path: Path
         ):
             told.append(ask(client, "a", headers={"authorization": f"Bearer {secret}"}).json()["id"])
     assert told[0] == told[1] != told[2]
+
+
+def upload(client: httpx.Client, key: str, content: bytes, boundary: str) -> httpx.Response:
+    """A form as httpx writes it, in pieces, under a boundary of its own."""
+    form = httpx.Request(
+        "POST", "http://x", data={"purpose": "user_data"}, files={"file": ("a.txt", content)},
+        headers={"content-type": f"multipart/form-data; boundary={boundary}"},
+    )  # fmt: skip
+    form.read()
+    pieces = (form.content[at : at + 1000] for at in range(0, len(form.content), 1000))
+    headers = {"content-type": form.headers["content-type"], "idempotency-key": key}
+    return client.post("/v1/files", content=pieces, headers=headers)
+
+
+def test_a_file_sent_again_is_kept_once_though_its_form_has_another_boundary(client: httpx.Client) -> None:
+    """It is longer than other bodies may be: it is not held in memory to be compared."""
+    content = b"line\r\n" * 5000
+    first, again = (upload(client, "up", content, boundary) for boundary in ("one", "another"))
+    assert (first.status_code, again.json()) == (200, first.json())
+    assert again.headers["idempotent-replayed"] == "true"
+    assert [each["id"] for each in client.get("/v1/files").json()["data"]] == [first.json()["id"]]
+    other = upload(client, "up", content.replace(b"i", b"u", 1), "one")
+    assert (other.status_code, other.json()["error"]["code"]) == (400, "idempotency_key_reused")
+
+
+def test_a_body_that_the_route_does_not_read_counts_all_the_same(client: httpx.Client) -> None:
+    made = client.post(
+        "/v1/uploads",
+        json={"filename": "a", "bytes": 1, "purpose": "user_data", "mime_type": "text/plain"},
+    ).json()
+    headers = {"idempotency-key": "end"}
+    cancel = f"/v1/uploads/{made['id']}/cancel"
+    first = client.post(cancel, headers=headers, content=b"a" * 9000)
+    assert first.json()["status"] == "cancelled"
+    assert client.post(cancel, headers=headers, content=b"a" * 9000).json() == first.json()
+    assert client.post(cancel, headers=headers, content=b"b").status_code == 400

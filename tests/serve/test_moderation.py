@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -17,6 +18,7 @@ from dialoop.cli.app import app
 from dialoop.safety.categories import CATEGORIES
 from dialoop.safety.policy import SafetySettings
 from dialoop.store.registry import Store
+from tests.safety.test_moderated import Calling
 from tests.serve.running import serving
 
 
@@ -108,7 +110,12 @@ def test_chats_are_moderated_streamed_or_not_and_all_is_kept_for_review(client: 
 def test_another_project_sees_none_of_it(home: Path) -> None:
     with Store.open(home) as store:
         assert store.moderation.list()
-        assert store.of("proj-other").moderation.list() == ()
+        other = store.of(store.projects.ensure("other"))
+        assert other.moderation.list() == ()
+    asked = ["--home", str(home), "safety", "decisions"]
+    shown = CliRunner().invoke(app, [*asked, "--project", "other"])
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert CliRunner().invoke(app, asked).stdout
 
 
 def test_texts_and_files_can_be_checked_by_hand(tmp_path: Path) -> None:
@@ -124,3 +131,101 @@ def test_texts_and_files_can_be_checked_by_hand(tmp_path: Path) -> None:
         app, ["--home", str(tmp_path), "safety", "check", "hello", "--list", f"file:{mine}", "--json"]
     )
     assert json.loads(told.stdout)["category"] == "illicit"
+
+
+@pytest.fixture
+def open_client() -> Iterator[OpenAI]:
+    """Of a server whose own filter is off."""
+    script = {"bad": "Well, I will kill you. Bye.", "rude": "you bastard"}
+    with serving(EchoEngine(script)) as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        yield client
+
+
+def moderated(client: OpenAI, text: str, stream: bool = False, n: int = 2, **modes: str) -> Any:
+    policy = {side: {"mode": mode} for side, mode in modes.items()}
+    wish = {"model": "omni-moderation-latest", **({"policy": policy} if policy else {})}
+    asked: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": text}], "n": n}
+    if not stream:
+        return client.chat.completions.create(**asked, moderation=wish)
+    with client.chat.completions.stream(
+        **asked, moderation=wish, stream_options={"include_usage": True}
+    ) as events:
+        for _ in events:
+            pass
+        return events.current_completion_snapshot
+
+
+def flagged(told: Any) -> list[list[str]]:
+    return [[name for name, found in each.categories.items() if found] for each in told.results]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_chat_is_scored_where_that_is_asked_for(open_client: OpenAI, stream: bool) -> None:
+    said = moderated(open_client, "bad", stream)
+    assert [each.message.content for each in said.choices] == ["Well, I will kill you. Bye."] * 2
+    assert flagged(said.moderation.input) == [[]]
+    assert flagged(said.moderation.output) == [["harassment/threatening"]] * 2
+    alone = open_client.moderations.create(input="Well, I will kill you. Bye.").results[0]
+    scored = said.moderation.output.results[0]
+    assert scored.category_scores == alone.category_scores.model_dump(by_alias=True)
+    assert (scored.type, scored.model, said.moderation.output.type) == (
+        "moderation_result",
+        "dialoop-lists",
+        "moderation_results",
+    )
+    assert said.usage.completion_tokens
+    assert flagged(moderated(open_client, "you bastard", stream).moderation.input) == [["harassment"]]
+    plain = open_client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "bad"}])
+    assert plain.moderation is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_flagged_is_blocked_where_that_is_asked_for(open_client: OpenAI, stream: bool) -> None:
+    """Whatever the list's own action: `bastard` is only masked where the server's filter is on."""
+    cut = moderated(open_client, "rude", stream, output="block", input="score")
+    assert [(each.message.content, each.finish_reason) for each in cut.choices] == [
+        ("you ", "content_filter")
+    ] * 2
+    assert flagged(cut.moderation.output) == [["harassment"]] * 2
+    with pytest.raises(openai.BadRequestError) as refused:
+        moderated(open_client, "you bastard", stream, input="block")
+    assert (refused.value.code, refused.value.param) == ("content_filter", "messages[0]")
+    assert moderated(open_client, "you bastard", stream, input="score").choices[0].finish_reason == "stop"
+
+
+def test_an_unknown_moderation_model_is_named(open_client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        open_client.chat.completions.create(
+            model="echo", messages=[{"role": "user", "content": "Hi"}], moderation={"model": "mine"}
+        )
+    assert refused.value.param == "moderation.model"
+
+
+def test_what_a_call_says_is_scored_and_blocked_like_text() -> None:
+    engine = Calling('{"n": 1}', '{"why": "you b\\u0061stard"}')
+    with serving(engine) as url, OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        for stream in (False, True):
+            scored = moderated(client, "Hi", stream, n=1).model_dump()
+            assert len(scored["choices"][0]["message"]["tool_calls"]) == 2
+            assert scored["moderation"]["output"]["results"][0]["categories"]["harassment"]
+            cut = moderated(client, "Hi", stream, n=1, output="block").model_dump()
+            assert len(cut["choices"][0]["message"]["tool_calls"]) == 1
+            assert cut["choices"][0]["finish_reason"] == "content_filter"
+
+
+def test_calls_are_filtered_over_http_too(tmp_path: Path) -> None:
+    """A call that is masked stays JSON, streamed or not, and is reviewed under its place."""
+    engine = Calling('{"why": "you bastard"}')
+    asked: Any = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
+    with (
+        serving(engine, store=Store.open(tmp_path), safety=SafetySettings(on=True)) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="none") as client,
+    ):
+        whole = client.chat.completions.create(**asked).choices[0].message.tool_calls
+        with client.chat.completions.stream(**asked) as events:
+            streamed = events.get_final_completion().choices[0].message.tool_calls
+        for calls in (whole, streamed):
+            assert calls
+            assert json.loads(calls[0].function.arguments) == {"why": "you ***"}  # type: ignore[union-attr]
+    with Store.open(tmp_path) as store:
+        assert {each.place for each in store.moderation.list()} == {"choices[0].tool_calls[0]"}

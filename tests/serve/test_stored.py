@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from dialoop.backends.echo import EchoEngine
 from dialoop.store.pages import Window
 from dialoop.store.registry import Store
 from tests.serve.running import serving
+from tests.serve.test_batch_resume import server
 from tests.serve.test_files import add_project
 
 
@@ -34,6 +37,9 @@ def url(home: Path) -> Iterator[str]:
 def client(url: str) -> Iterator[OpenAI]:
     with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield client
+
+
+QUESTION: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
 
 
 def ask(client: OpenAI, text: str = "你好", **fields: Any) -> Any:
@@ -179,3 +185,38 @@ def test_what_was_answered_before_the_end_is_on_the_disk_after_it(home: Path) ->
         made = [ask(client, str(i)).id for i in range(20)]
     with Store.open(home) as store:
         assert [kept.id for kept in store.stored.all()] == made
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_on_the_disk_before_it_ends(
+    home: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Where the disk does not take it, the client is told, and it is stored once that is over."""
+    monkeypatch.setattr("dialoop.store.writer.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("dialoop.store.database.BUSY_SECONDS", 0)
+    monkeypatch.setattr("dialoop.serve.keeper.KEEP_SECONDS", 0.1)
+    with (
+        serving(EchoEngine(), store=Store.open(home)) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client,
+        closing(sqlite3.connect(home / "store.sqlite3", isolation_level=None)) as locking,
+    ):
+        locking.execute("begin immediate")
+        with pytest.raises(openai.APIError) as late:
+            list(ask(client, stream=True)) if stream else ask(client)
+        assert late.value.code == "not_stored_yet"
+        assert client.chat.completions.create(**{**QUESTION, "store": False}).choices
+        locking.execute("rollback")
+        (kept,) = client.chat.completions.list()
+        assert kept.id in late.value.message
+
+
+def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path) -> None:
+    """The process is killed as soon as the end of the answer is read."""
+    for stream in (False, True):
+        with server(tmp_path / "home", tmp_path / "asked", 100) as (client, process):
+            answer = ask(client, stream=stream)
+            made = [chunk.id for chunk in answer][-1] if stream else answer.id
+            process.kill()
+            process.wait()
+        with Store.open(tmp_path / "home") as store:
+            assert [kept.id for kept in store.stored.all()][-1] == made

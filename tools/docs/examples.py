@@ -63,6 +63,10 @@ CHAT: dict[str, tuple[Fields, Fields]] = {
     "metadata": ({"metadata": {"shop": "42"}}, {"metadata": {"shop": 42}}),
     "store": ({"store": False}, {"store": 1}),
     "user": ({"user": "u-1"}, {"user": 1}),
+    "moderation": (
+        {"moderation": {"model": "omni-moderation-latest", "policy": {"output": {"mode": "block"}}}},
+        {"moderation": {"model": "omni-moderation-latest", "policy": {"output": {"mode": "mask"}}}},
+    ),
     "safety_identifier": ({"safety_identifier": "u-1"}, {"safety_identifier": "x" * 65}),
     "service_tier": ({"service_tier": "flex"}, {"service_tier": "gold"}),
     "prompt_cache_key": ({"prompt_cache_key": "shop"}, {"prompt_cache_key": 1}),
@@ -84,7 +88,6 @@ CHAT: dict[str, tuple[Fields, Fields]] = {
     "audio": ({"audio": None}, {"audio": {"voice": "alloy", "format": "wav"}}),
     "modalities": ({"modalities": ["text"]}, {"modalities": ["audio"]}),
     "web_search_options": ({"web_search_options": None}, {"web_search_options": {}}),
-    "moderation": ({"moderation": None}, {"moderation": {"model": "any"}}),
     "chat_template": ({"chat_template": None}, {"chat_template": "{{ messages }}"}),
 }  # fmt: skip
 TEXT: dict[str, tuple[Fields, Fields]] = {

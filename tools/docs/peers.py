@@ -77,6 +77,40 @@ BY_PARAMETER: dict[str, str] = {
     "prompt": "Y Y ? P",
     "suffix": "N N N Y",
 }
+_Y, _NONE = "Y Y Y Y", "N N N N"
+BY_ROUTE: dict[str, str] = {
+    "/v1/chat/completions/": _NONE,
+    "GET /v1/chat/completions": _NONE,
+    "POST /v1/chat/completions": _Y,
+    "POST /v1/responses": "Y Y Y Y",
+    "/v1/completions": "Y Y ? P",
+    "/v1/responses": "P P P P",
+    "GET /v1/models/": "N N N Y",
+    "DELETE /v1/models/": _NONE,
+    "GET /v1/models": "Y Y P Y",
+    "/v1/embeddings": "Y Y N Y",
+    "/v1/moderations": _NONE,
+    "/v1/batches": _NONE,
+    "/v1/files": _NONE,
+    "/v1/uploads": _NONE,
+    "/v1/fine_tuning": _NONE,
+    "/v1/evals": _NONE,
+    "/v1/score": "P N N N",
+    "/score": "P N N N",
+    "/v1/rerank": "Y Y N N",
+    "/rerank": "Y Y N N",
+    "/v1/classify": "? N N N",
+    "/classify": "Y N N N",
+    "/tokenize": "Y P N N",
+    "/detokenize": "Y P N N",
+    "/v1/load_lora_adapter": "Y P N N",
+    "/v1/unload_lora_adapter": "Y P N N",
+    "/health": "Y Y ? ?",
+    "/ready": "? ? ? ?",
+    "/metrics": "Y Y ? ?",
+    "/version": "Y N ? P",
+}
+"""By the beginning of `METHOD /path` or of `/path`; the first that fits."""
 NOTES: dict[str, str] = {
     "model": "llama.cpp answers under any name",
     "temperature": "llama.cpp clamps in silence; transformers serve does not draw",
@@ -91,6 +125,13 @@ NOTES: dict[str, str] = {
     "tool_choice": "llama.cpp: text before a required call, a named one is taken as auto; allowed_tools: nobody",
     "stream_options": "vLLM lacks `usage: null` elsewhere; llama.cpp tells it twice at n = 2",
 }
+
+
+def peers_of_route(method: str, path: str) -> list[str] | None:
+    """A letter a peer; None for a route that is not listed."""
+    told = f"{method} {path}"
+    found = (row for start, row in BY_ROUTE.items() if told.startswith(start) or path.startswith(start))
+    return next((row.split() for row in found), None)
 
 
 def peers_of(parameter: str) -> list[str]:

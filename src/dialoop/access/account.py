@@ -79,7 +79,7 @@ class Account:
         self.requests.take(1, now)
 
     def reserve(self, prompt: int, answer: int | None, room: int) -> Reservation:
-        """Set tokens aside. Raises OverloadedError or QuotaError.
+        """Set tokens aside. Raises QuotaError, or OverloadedError where others that are open hold them.
 
         prompt: an estimate.  answer: the longest that was asked for, or None.  room: the longest that there
         can be.  An answer without a bound counts against the minute when it is there, and against the budget
@@ -89,7 +89,7 @@ class Account:
         if self.tokens is not None and not self.tokens.has(minute, now):
             raise _too_fast(self.key, "tokens", self.tokens, minute, now)
         if left is not None and left < max(minute, 1):
-            raise self._spent_up(left, minute)
+            raise self._taken() if left + self._reserved >= max(minute, 1) else self._spent_up(left, minute)
         budget = minute if answer is not None or left is None else min(left, prompt + room)
         self._reserved += budget
         if self.tokens is not None:
@@ -134,6 +134,12 @@ class Account:
         since = self._period()
         if since > self._since:
             self._since, self._written, self._unwritten = since, 0, 0
+
+    def _taken(self) -> OverloadedError:
+        return OverloadedError(
+            f"what is left of the budget of key {self.key.name!r} is set aside for its open requests: try "
+            f"again when they have ended, or send them with max_tokens",
+        )
 
     def _spent_up(self, left: int, wanted: int) -> QuotaError:
         allowed, day = self.key.allowance, day_of(self._wall())

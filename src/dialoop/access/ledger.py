@@ -42,9 +42,9 @@ class Ledger:
         return self._accounts[key.id]
 
     async def account_of(self, key_id: str) -> Account | None:
-        """The account of the key with this id, for work that goes on after its request."""
+        """For work that goes on after its request; None where the key with this id opens nothing any more."""
         key = await asyncio.to_thread(self._book.find, key_id)
-        return None if key is None else await self.account(key)
+        return await self.account(key) if key and key.live(now_micros()) else None
 
     async def write_regularly(self) -> None:
         """Until it is cancelled."""

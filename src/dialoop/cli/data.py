@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dialoop.cli.projects import DEFAULT_PROJECT, Project, open_project
 from dialoop.errors import ConfigError, echo
 
 if TYPE_CHECKING:
@@ -154,14 +155,14 @@ def stored(
     metadata: Annotated[
         list[str] | None, typer.Option(help="Only those with this metadata, KEY=VALUE.")
     ] = None,
+    project: Project = DEFAULT_PROJECT,
 ) -> None:
     """Write the chats that were answered with `store: true` as dialogues to train on, the oldest first."""
     from dialoop.data.writer import write_openai
-    from dialoop.store.registry import Store
 
     wanted = dict(_pair("--metadata", text) for text in metadata or ())
     skipped: list[str] = []
-    with Store.open(context.obj) as store:
+    with open_project(context.obj, project) as store:
         rows = store.stored.all(model=model, metadata=wanted)
         written = write_openai(out, _conversations(rows, skipped.append))
     typer.echo(f"{out}: {written} dialogues")

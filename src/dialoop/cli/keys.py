@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dialoop.cli.projects import DEFAULT_PROJECT, open_project
 from dialoop.cli.tables import day, print_json, print_table
 from dialoop.errors import ConfigError, echo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from dialoop.store.keys import Period
     from dialoop.store.registry import Store
 
@@ -23,7 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-DEFAULT_PROJECT = "default"
 Project = Annotated[str, typer.Option(help="Whose files, jobs and stored completions the key opens.")]
 _BUDGET = re.compile(r"(\d{1,15})/(day|month)")
 _DAYS = {"h": 1 / 24, "d": 1, "w": 7}
@@ -56,7 +54,7 @@ def create(
     tokens, period = read_budget(budget)
     allowance = Allowance(rpm, tpm, tokens, period, read_expiry(expires, datetime.now(UTC)))
     held, secret = read_scopes(scopes), new_secret()
-    with _store(context.obj, project, make=True) as store:
+    with open_project(context.obj, project, make=True) as store:
         key = store.keys.create(
             name, prefix=secret[:PREFIX], digest=digest_of(secret), scopes=held, allowance=allowance
         )
@@ -96,21 +94,9 @@ def revoke(
     project: Project = DEFAULT_PROJECT,
 ) -> None:
     """From the next second on the key opens nothing any more, on running servers too."""
-    with _store(context.obj, project, make=False) as store:
+    with open_project(context.obj, project) as store:
         key = store.keys.revoke(name)
     typer.echo(f"{key.name}: revoked")
-
-
-def _store(home: Path, project: str, *, make: bool) -> Store:
-    """The store, seen by the project of that name. Raises ConfigError where there is none, unless made."""
-    from dialoop.errors import nearest
-    from dialoop.store.registry import Store
-
-    store = Store.open(home)
-    ids = {name: project_id for project_id, name in store.projects.names().items()}
-    if project not in ids and not make:
-        raise ConfigError(f"no project {echo(project)}{nearest(project, ids)}")
-    return store.of(ids.get(project) or store.projects.ensure(project))
 
 
 def read_budget(text: str | None) -> tuple[int | None, Period | None]:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from dialoop.cli.projects import DEFAULT_PROJECT, Project, open_project
+
 app = typer.Typer(help="Try the moderation filter and review what it decided.", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines instead.")]
@@ -47,12 +49,11 @@ def decisions(
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 100,
     action: Annotated[str | None, typer.Option(help="Only block, mask or flag.")] = None,
     category: Annotated[str | None, typer.Option(help="Only one category, such as self-harm/intent.")] = None,
+    project: Project = DEFAULT_PROJECT,
     as_json: AsJson = False,
 ) -> None:
     """What the filter decided, the newest first: time (UTC), action, category, side, place, rule, request."""
-    from dialoop.store.registry import Store
-
-    with Store.open(context.obj) as store:
+    with open_project(context.obj, project) as store:
         rows = store.moderation.list(limit=limit, action=action, category=category)
     for row in rows:
         if as_json:

@@ -11,17 +11,20 @@ from functools import partial
 from typing import Literal, cast
 
 from dialoop.errors import ContentFilterError, UnsupportedError
+from dialoop.safety.calls import CallFilter, PassedCall
 from dialoop.safety.categories import Action, Category
 from dialoop.safety.filtering import AnswerFilter, Passed
 from dialoop.safety.policy import Policy, masked
 from dialoop.safety.scan import Find
 from dialoop.types import (
+    CallDelta,
     Chat,
     ChatRequest,
     Complete,
     CompleteRequest,
     Delta,
     FinishReason,
+    Message,
     Tokenize,
     Tokenized,
     TokenLogprob,
@@ -33,7 +36,10 @@ Deltas = AsyncGenerator[Delta, None]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What was done about a find. place: such as `choices[0]`.  content: its words, where they are kept."""
+    """What was done about a find. content: its words, where they are kept.
+
+    place: such as `messages[2]`, `choices[0]` and `choices[0].tool_calls[1]`.
+    """
 
     model: str
     side: Literal["input", "output"]
@@ -47,27 +53,36 @@ class Decision:
 Record = Callable[[Sequence[Decision]], Awaitable[None]]
 
 
+def read_by(message: Message) -> bool:
+    """Whether the filter reads it: what comes from outside, and not what the operator or the model says."""
+    return message.role in ("user", "tool")
+
+
 class Moderated:
     """Chats through a policy.
 
-    record: keeps the decisions for review, None = nobody does; a chat goes on where it fails.
+    said: another one, for answers.  record: keeps the decisions for review, None = nobody does; a chat goes
+    on where it fails.
 
     Raises ContentFilterError for a question that is to be blocked; an answer ends with `content_filter`.
     """
 
-    def __init__(self, inner: Chat, policy: Policy, record: Record | None) -> None:
+    def __init__(
+        self, inner: Chat, policy: Policy, record: Record | None, *, said: Policy | None = None
+    ) -> None:
         self._inner, self._policy, self._record = inner, policy, record
+        self._spoken = said or policy
 
     async def chat(self, request: ChatRequest) -> Deltas:
         """The answer, with nothing in it that the policy blocks or masks."""
         places = [
             (f"messages[{number}]", message.content)
             for number, message in enumerate(request.conversation.messages)
-            if message.role in ("user", "tool")
+            if read_by(message)
         ]
         seen = iter(await self._read(request.model, places))
         messages = tuple(
-            replace(message, content=next(seen)) if message.role in ("user", "tool") else message
+            replace(message, content=next(seen)) if read_by(message) else message
             for message in request.conversation.messages
         )
         asked = replace(request, conversation=replace(request.conversation, messages=messages))
@@ -115,16 +130,24 @@ class Moderated:
         return [masked(text, finds) for (_, text), finds in zip(texts, found, strict=True)]
 
     async def _said(self, request: ChatRequest | CompleteRequest, inner: AsyncIterator[Delta]) -> Deltas:
-        answers = [_Answer(self._policy) for _ in range(request.sampling.n)]
+        if request.sampling.token_ids and self._spoken.groups:
+            raise UnsupportedError(
+                "token ids would tell what this server's filter hides: leave them out",
+                param="return_token_ids",
+            )
+        answers = [_Answer(self._spoken) for _ in range(request.sampling.n)]
         async with aclosing(cast(Deltas, inner)) as deltas:
             async for delta in deltas:
+                if not self._spoken.groups:
+                    yield delta
+                    continue
                 said, passed = answers[delta.index].take(delta)
                 await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
                 for each in said:
                     yield each
 
-    def _decide_output(self, model: str, index: int, find: Find, words: str) -> Decision:
-        return self._decide(model, "output", f"choices[{index}]", find, words)
+    def _decide_output(self, model: str, index: int, where: str, find: Find, words: str) -> Decision:
+        return self._decide(model, "output", f"choices[{index}]{where}", find, words)
 
     def _decide(
         self, model: str, side: Literal["input", "output"], place: str, find: Find, words: str
@@ -141,23 +164,45 @@ class Moderated:
             log.error("%d moderation decisions were not recorded: %s", len(decisions), type(error).__name__)
 
 
+Found = tuple[str, Find, str]
+"""Where within its answer, what, and the words that it is about."""
+
+
 class _Answer:
     """One answer, and what is thought before it. After a cut it is heard out in silence, for its usage."""
 
     def __init__(self, policy: Policy) -> None:
         self._text, self._thought = AnswerFilter(policy), AnswerFilter(policy)
+        self._calls = CallFilter(policy)
         self._cut = False
 
-    def take(self, delta: Delta) -> tuple[list[Delta], list[tuple[Find, str]]]:
-        """A delta as it may be said, and what was decided, with the words that it is about."""
-        found: list[tuple[Find, str]] = []
+    def take(self, delta: Delta) -> tuple[list[Delta], list[Found]]:
+        """A delta as it may be said, and what was decided."""
+        found: list[Found] = []
         ends = delta.finish_reason is not None
+        of_call = bool(delta.calls) or (self._calls.holds and not delta.text)
         thought, _ = self._pass(self._thought, delta.reasoning, (), ends or bool(delta.text), found)
-        text, told = self._pass(self._text, delta.text, delta.logprobs, ends, found)
+        before, told_before = self._call(self._calls.end() if delta.text else [], found)
+        text, told = self._pass(self._text, delta.text, () if of_call else delta.logprobs, ends, found)
+        passed = self._calls.push(delta.calls, delta.logprobs if of_call else ())
+        calls, told_calls = self._call([*passed, *(self._calls.end() if ends else [])], found)
         rest = Delta(delta.index, usage=delta.usage) if self._cut else delta
         reason: FinishReason | None = "content_filter" if ends and self._cut else delta.finish_reason
-        whole = replace(rest, text=text, logprobs=told, reasoning=thought, finish_reason=reason)
+        whole = replace(
+            rest, text=text, logprobs=told_before + told + told_calls, reasoning=thought,
+            calls=before + calls, finish_reason=reason,
+        )  # fmt: skip
         return ([] if whole == Delta(delta.index) else [whole]), found
+
+    def _call(
+        self, passed: Sequence[PassedCall], found: list[Found]
+    ) -> tuple[tuple[CallDelta, ...], tuple[TokenLogprob, ...]]:
+        calls, told = tuple[CallDelta, ...](), tuple[TokenLogprob, ...]()
+        for each in passed:
+            if not self._cut:
+                found += [(f".tool_calls[{each.index}]", *words) for words in each.found]
+                calls, told, self._cut = calls + each.pieces, told + each.logprobs, each.blocked
+        return calls, told
 
     def _pass(
         self,
@@ -165,13 +210,13 @@ class _Answer:
         text: str,
         logprobs: Sequence[TokenLogprob],
         ends: bool,
-        found: list[tuple[Find, str]],
+        found: list[Found],
     ) -> tuple[str, tuple[TokenLogprob, ...]]:
         said, told = "", tuple[TokenLogprob, ...]()
         steps: list[Callable[[], Passed]] = [partial(through.push, text, logprobs)]
         for step in [*steps, through.end] if ends else steps:
             if not self._cut:
                 passed = step()
-                found += [(each, through.excerpt(each)) for each in passed.finds]
+                found += [("", each, through.excerpt(each)) for each in passed.finds]
                 said, told, self._cut = said + passed.text, told + passed.logprobs, passed.blocked
         return said, told

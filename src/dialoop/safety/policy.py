@@ -42,6 +42,11 @@ class Policy:
         told = (replace(rule, action=settings.actions.get(rule.category, rule.action)) for rule in rules)
         return cls(compile_rules(told), settings.keep_content)
 
+    @property
+    def blocking(self) -> Policy:
+        """The same rules, all of which block."""
+        return replace(self, groups=tuple(replace(group, action="block") for group in self.groups))
+
     def find(self, text: str) -> tuple[Find, ...]:
         """All that is found in a whole text, in its order."""
         finds = Scan(self.groups).push(text, last=True)

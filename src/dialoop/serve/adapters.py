@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.responses import Response
 
-from dialoop.errors import ModelError, RequestError, StoreError, UnsupportedError, echo
+from dialoop.errors import ModelError, RequestError, StoreError, UnknownModelError, UnsupportedError, echo
 from dialoop.serve.body import read_json
 from dialoop.serve.errors import HttpError
 from dialoop.serve.typed_body import described, parsed
@@ -118,7 +118,11 @@ def adapter_routes(
     async def unload_lora_adapter(request: Request) -> Response:
         """Serve an adapter no longer; answers that have begun are finished."""
         loading, _, asked = await read(request, UnloadBody)
-        await loading.unload(asked.lora_name)
+        try:
+            await loading.unload(asked.lora_name)
+        except UnknownModelError:
+            served = [each.name for each in engine.models()]
+            raise UnknownModelError(asked.lora_name, served, param="lora_name") from None
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
     return router

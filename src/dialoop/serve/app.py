@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -31,10 +32,12 @@ from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.guard import Guard, Locks
 from dialoop.serve.idempotency import Idempotency
 from dialoop.serve.inside import Inside
+from dialoop.serve.judged import Judged
 from dialoop.serve.keeper import Keeper
 from dialoop.serve.learning import add_learning
 from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
+from dialoop.serve.multipart import OVERHEAD_BYTES
 from dialoop.serve.observe import Observer
 from dialoop.serve.reply import model_to_openai
 from dialoop.serve.responses.fields import ResponseBody
@@ -105,7 +108,8 @@ def make_app(
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
-    app.include_router(chat_routes(chat, keeper, **bounds))
+    judge = partial(Judged, chat, policy, record=recorder(store))
+    app.include_router(chat_routes(chat, keeper, judge=judge, **bounds))
     app.include_router(response_routes(chat, keeper, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
@@ -128,8 +132,8 @@ def make_app(
     # The last that is added is the first that a request comes to.
     if store is not None:
         app.add_middleware(
-            Idempotency, replies=lambda project: store.of(project).replies, max_bytes=max_body_bytes,
-            seconds=body_seconds,
+            Idempotency, replies=lambda project: store.of(project).replies,
+            max_bytes=max(max_body_bytes, max_file_bytes + OVERHEAD_BYTES), seconds=body_seconds,
         )  # fmt: skip
     app.add_middleware(Admission, doors=doors)
     keyring = Keyring(store.key_book) if store else None

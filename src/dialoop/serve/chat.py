@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import cast
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -15,19 +15,29 @@ from dialoop.serve.caller import caller_of
 from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_connected
 from dialoop.serve.errors import http_error
 from dialoop.serve.events import DONE, event
-from dialoop.serve.fields import REFUSED, ChatBody, body_schema
+from dialoop.serve.fields import REFUSED, ChatBody, ModerationWish, body_schema
+from dialoop.serve.judged import Judged
 from dialoop.serve.keeper import Keep, Keeper, answers_of, keep_of
 from dialoop.serve.reply import Reply
 from dialoop.serve.wire import ParsedChat, parse_chat
-from dialoop.types import Chat, Delta, fold
+from dialoop.types import Chat, Delta, Usage, fold
 
 Deltas = AsyncGenerator[Delta, None]
+Judge = Callable[[ModerationWish], Judged]
 
 
 def chat_routes(
-    engine: Chat, keeper: Keeper | None = None, *, max_body_bytes: int, body_seconds: float
+    engine: Chat,
+    keeper: Keeper | None = None,
+    *,
+    judge: Judge,
+    max_body_bytes: int,
+    body_seconds: float,
 ) -> APIRouter:
-    """The chat completion route over `engine`. keeper: of what is answered with `store`."""
+    """The chat completion route over `engine`.
+
+    keeper: of what is answered with `store`.  judge: of what has `moderation`.
+    """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ChatBody, REFUSED)}}
     schema = {"requestBody": {"required": True, "content": content}}
@@ -38,15 +48,16 @@ def chat_routes(
         body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
         chat = parse_chat(body)
         keep = keep_of(keeper, caller_of(request).project, body)
-        deltas = cast(Deltas, engine.chat(chat.request))
+        judged = None if chat.moderation is None else judge(chat.moderation)
+        deltas = cast(Deltas, (judged or engine).chat(chat.request))
         try:
             if chat.stream:
-                return await _stream(chat, deltas, request, keep)
+                return await _stream(chat, deltas, request, keep, judged)
             async with aclosing(deltas):
                 answers = await while_connected(request.receive, fold(deltas))
-            completion = _reply(chat).completion(answers)
+            completion = _reply(chat).completion(answers) | await _told(judged)
             if keep is not None:
-                keep(completion)
+                await keep(completion)
             return JSONResponse(completion)
         except ClientGoneError:
             return Response(status_code=499)
@@ -54,9 +65,15 @@ def chat_routes(
     return router
 
 
-async def _stream(chat: ParsedChat, deltas: Deltas, request: Request, keep: Keep | None) -> Response:
+async def _told(judged: Judged | None) -> dict[str, Any]:
+    return {} if judged is None else {"moderation": await judged.told()}
+
+
+async def _stream(
+    chat: ParsedChat, deltas: Deltas, request: Request, keep: Keep | None, judged: Judged | None
+) -> Response:
     """The stream, opened once its first delta is there: errors before it are real statuses."""
-    return EventStream(_events(chat, await begun(request.receive, deltas), deltas, keep))
+    return EventStream(_events(chat, await begun(request.receive, deltas), deltas, keep, judged))
 
 
 def _reply(chat: ParsedChat) -> Reply:
@@ -68,11 +85,12 @@ def _reply(chat: ParsedChat) -> Reply:
 
 
 async def _events(
-    chat: ParsedChat, told: Deltas, deltas: Deltas, keep: Keep | None
+    chat: ParsedChat, told: Deltas, deltas: Deltas, keep: Keep | None, judged: Judged | None
 ) -> AsyncGenerator[bytes, None]:
     """The events of a whole stream; a failure on the way is its last event. told: the deltas, begun."""
     extra = {"usage": None} if chat.include_usage else {}
     reply, opened, said = _reply(chat), set[int](), list[Delta]()
+    usage: Usage | None = None
     async with aclosing(deltas):
         try:
             async for delta in told:
@@ -83,10 +101,13 @@ async def _events(
                     yield event({**reply.opening(delta.index, delta), **extra})
                 for chunk in reply.chunks(delta):
                     yield event({**chunk, **extra})
-                if delta.usage is not None and chat.include_usage:
-                    yield event(reply.usage(delta.usage))
+                usage = delta.usage or usage
+            if judgement := await _told(judged):
+                yield event({**reply.judged(judgement), **extra})
+            if usage is not None and chat.include_usage:
+                yield event(reply.usage(usage))
             if keep is not None:
-                keep(reply.completion(await answers_of(said)))
+                await keep(reply.completion(await answers_of(said)) | judgement)
         except Exception as error:
             yield event(http_error(error).body)
             return

@@ -113,6 +113,37 @@ class Prediction(BaseModel):
     """The text, or its text parts."""
 
 
+class ModerationMode(BaseModel):
+    """What is done about what is flagged."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    mode: Literal["score", "block"]
+    """Tell it, or also refuse the request (input) or end the answer there (output)."""
+
+
+class ModerationModes(BaseModel):
+    """For each side; absent = score."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    input: ModerationMode | None = None
+    """The messages of users and tools."""
+    output: ModerationMode | None = None
+    """The answers, their thoughts and the arguments of their calls."""
+
+
+class ModerationWish(BaseModel):
+    """How a chat is moderated beside what the server does anyway."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    model: str
+    """As for /v1/moderations: OpenAI's names mean our word lists."""
+    policy: ModerationModes | None = None
+    """Score or block; absent = score both sides."""
+
+
 class SamplingBody(BaseModel):
     """What chat and text completions share; null means absent."""
 
@@ -239,6 +270,8 @@ class ChatBody(SamplingBody):
     """Keep the messages, the parameters and the answer: GET /v1/chat/completions lists them."""
     metadata: Metadata = Field({})
     """Up to 16 pairs of text, kept with a stored completion, to find it by, and told with the answer."""
+    moderation: ModerationWish | None = None
+    """Tell which categories messages and answers fall into, by the server's word lists, or block them."""
     safety_identifier: str | None = Field(None, max_length=64)
     """Hint: an end user's id; not used."""
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
@@ -294,7 +327,6 @@ REFUSED: Mapping[str, Refused] = {
     "audio": Refused("answers are text"),
     "modalities": Refused("answers are text", (["text"],)),
     "web_search_options": Refused("there is no web search here, offer a tool that searches"),
-    "moderation": Refused("this server moderates by its own rules, if it has any"),
     "chat_template": Refused("a template is code, which no request may bring; serve the model with it"),
 }
 """Of chat completions."""

@@ -69,16 +69,20 @@ class FilesQuery(ListQuery):
 
 
 _BINARY = {"type": "string", "format": "binary"}
-_CREATE = {
+FORM = {
     "type": "object",
     "required": ["file", "purpose"],
     "properties": {
         "file": {**_BINARY, "description": "The bytes; JSONL in UTF-8 for fine-tune and batch."},
-        "purpose": {"enum": list(get_args(UploadPurpose))},
-        "expires_after[anchor]": {"enum": ["created_at"]},
-        "expires_after[seconds]": {"type": "integer", "minimum": LIVES[0], "maximum": LIVES[-1]},
+        "purpose": {"enum": list(get_args(UploadPurpose)), "description": "What the file is for."},
+        "expires_after[anchor]": {"enum": ["created_at"], "description": "Counted from when it was made."},
+        "expires_after[seconds]": {
+            "type": "integer", "minimum": LIVES[0], "maximum": LIVES[-1],
+            "description": "How long the file is kept; absent = until it is deleted, 30 days for a batch.",
+        },
     },
-}
+}  # fmt: skip
+"""Of the form that is uploaded."""
 
 
 def multipart_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def file_routes(store: Store, *, max_file_bytes: int, body_seconds: float) -> AP
     def files_of(request: Request) -> Files:
         return store.of(caller_of(request).project).files
 
-    @router.post("", openapi_extra=multipart_schema(_CREATE))
+    @router.post("", openapi_extra=multipart_schema(FORM))
     async def create_file(request: Request) -> FileObject:
         """Upload a file. Every row of one to fine-tune on or to run as a batch is checked."""
         files = files_of(request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from asyncio import to_thread
 from collections.abc import Callable
 
@@ -11,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dialoop.serve.body import read_body
 from dialoop.serve.caller import caller_of
 from dialoop.serve.errors import HttpError
+from dialoop.serve.fingerprint import Fingerprint
 from dialoop.store.replies import KeptReply, Replies
 
 LONGEST_KEY = 255
@@ -24,7 +23,7 @@ LONGEST_REPLY = 4 * 2**20
 class Idempotency:
     """Keeps the answers of 2xx to POSTs that name a key, for a day, by project; others may be tried again.
 
-    replies: a project's kept answers.  max_bytes, seconds: as for `read_body`.
+    replies: a project's kept answers.  max_bytes, seconds: as for `Fingerprint`.
     """
 
     def __init__(
@@ -43,29 +42,27 @@ class Idempotency:
             raise HttpError(
                 400, f"the Idempotency-Key has {len(key)} characters: send 1 to {LONGEST_KEY} printable ones"
             )
-        request = Request(scope, receive)
-        max_bytes, seconds = self._bounds
-        body = await read_body(request, max_bytes=max_bytes, seconds=seconds)
-        await self._once(key, body, request, send)
+        await self._once(key, Request(scope, receive), send)
 
-    async def _once(self, key: str, body: bytes, request: Request, send: Send) -> None:
+    async def _once(self, key: str, request: Request, send: Send) -> None:
         place = caller_of(request).project, key
         replies = self._replies(place[0])
-        fingerprint = _fingerprint(request, body)
         if place in self._busy:
             raise HttpError(
                 409, "a request with this Idempotency-Key is being answered: wait for it, and try again",
                 code="idempotency_key_in_use", headers={"retry-after": "1"},
             )  # fmt: skip
         self._busy.add(place)
+        max_bytes, seconds = self._bounds
+        asked = Fingerprint(request, max_bytes=max_bytes, seconds=seconds)
         try:
             if kept := await to_thread(replies.find, key):
-                await _again(kept, fingerprint)(request.scope, request.receive, send)
+                await _again(kept, await asked.whole())(request.scope, request.receive, send)
                 return
             copy = Copy(send)
-            await self._app(request.scope, _replayed(body, request.receive), copy.send)
+            await self._app(request.scope, asked.receive, copy.send)
             if copy.whole:
-                await to_thread(replies.keep, copy.reply(key, fingerprint))
+                await to_thread(replies.keep, copy.reply(key, await asked.whole()))
                 await copy.flush()
         finally:
             self._busy.discard(place)
@@ -118,12 +115,6 @@ class Copy:
                 self._body = None
 
 
-def _fingerprint(request: Request, body: bytes) -> str:
-    digest = hashlib.sha256(f"{request.scope['path']}\n{request.url.query}\n".encode())
-    digest.update(body)
-    return digest.hexdigest()
-
-
 def _again(kept: KeptReply, fingerprint: str) -> Response:
     """The answer once more. Raises HttpError."""
     if kept.fingerprint != fingerprint:
@@ -142,15 +133,3 @@ def _again(kept: KeptReply, fingerprint: str) -> Response:
         {"content-type": kept.media_type, "idempotent-replayed": "true"}
     )
     return answer
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body that was read already, and then what comes after it."""
-    rest = [body]
-
-    async def again() -> Message:
-        if rest:
-            return {"type": "http.request", "body": rest.pop(), "more_body": False}
-        return await receive()
-
-    return again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,12 @@ from starlette.types import Message
 from dialoop.access.account import charged_to
 from dialoop.access.ledger import Ledger
 from dialoop.serve.caller import Caller, answering
-from dialoop.serve.errors import CatchAll
+from dialoop.serve.errors import CatchAll, HttpError
+
+GONE = HttpError(
+    401, "the key that this was begun with was revoked or has expired: begin it again with another",
+    code="invalid_api_key",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -29,7 +35,10 @@ class Answered:
 
 
 class Inside:
-    """Asks the routes of `app` as whoever is named, at that key's expense; cancelling the call hangs up."""
+    """Asks the routes of `app` as whoever is named, at that key's expense; cancelling the call hangs up.
+
+    A key that was revoked or has expired since is answered with a 401.
+    """
 
     def __init__(self, app: FastAPI, ledger: Ledger | None) -> None:
         routes = AsyncExitStackMiddleware(app.router)
@@ -61,6 +70,8 @@ class Inside:
                 chunks.append(message.get("body", b""))
 
         account = await self._ledger.account_of(caller.key) if self._ledger and caller.key else None
+        if caller.key and account is None:
+            return Answered(401, {}, json.dumps(GONE.body).encode())
         with charged_to(account), answering(caller):
             await self._routes(self._scope(path, len(body), caller), receive, send)
         answered.body = b"".join(chunks)

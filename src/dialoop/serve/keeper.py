@@ -1,19 +1,22 @@
-"""Keeps what is answered with `store`, beside the answer and not before it."""
+"""Keeps what is answered with `store`: it is on the disk before the answer ends."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from dialoop.errors import UnsupportedError
+from dialoop.serve.errors import HttpError
 from dialoop.store.registry import Store
 from dialoop.store.responses import KeptResponse
 from dialoop.store.stored import StoredCompletion
-from dialoop.store.writer import Writer
+from dialoop.store.writer import Write, Writer
 from dialoop.types import Answer, Delta, fold
 
-Keep = Callable[[Mapping[str, Any]], None]
-"""Takes the completion or the response, once it is whole."""
+Keep = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Takes the completion or the response, once it is whole. Raises HttpError(503) where the disk is late."""
+KEEP_SECONDS = 30.0
 _OWN = ("messages", "metadata", "model", "store", "stream", "stream_options")
 
 
@@ -30,9 +33,9 @@ class Keeper:
         self._writer.check_room()
         into = self._store.of(project).stored
 
-        def done(completion: Mapping[str, Any]) -> None:
+        async def done(completion: Mapping[str, Any]) -> None:
             kept = stored(body, completion)
-            self._writer.put(lambda connection: into.insert(connection, kept))
+            await self._written(kept.id, lambda connection: into.insert(connection, kept))
 
         return done
 
@@ -41,12 +44,12 @@ class Keeper:
         self._writer.check_room()
         into = self._store.of(project).responses
 
-        def done(response: Mapping[str, Any]) -> None:
+        async def done(response: Mapping[str, Any]) -> None:
             kept = KeptResponse(
                 response["id"], response["previous_response_id"], items, dict(response),
                 response["created_at"] * 1_000_000,
             )  # fmt: skip
-            self._writer.put(lambda connection: into.insert(connection, kept))
+            await self._written(kept.id, lambda connection: into.insert(connection, kept))
 
         return done
 
@@ -54,6 +57,21 @@ class Keeper:
         """A kept response and all that it goes on from; it waits for the disk. Raises UnknownRecordError."""
         self.settle()
         return self._store.of(project).responses.chain(response_id)
+
+    async def _written(self, kept_id: str, write: Write) -> None:
+        """Once it is on the disk. Raises HttpError(503)."""
+        try:
+            await asyncio.wait_for(asyncio.wrap_future(self._writer.put(write)), KEEP_SECONDS)
+        except TimeoutError:
+            raise _late(kept_id) from None
+
+
+def _late(kept_id: str) -> HttpError:
+    return HttpError(
+        503, f"the answer was not stored within {KEEP_SECONDS:g} s, and is once the database takes it: look "
+        f"for {kept_id} before you ask again",
+        code="not_stored_yet", headers={"retry-after": "30", "x-should-retry": "false"},
+    )  # fmt: skip
 
 
 def keep_of(keeper: Keeper | None, project: str, body: Mapping[str, Any]) -> Keep | None:

@@ -109,6 +109,10 @@ class Reply:
             }
         return {"tool_calls": [_call_delta(each) for each in calls]}
 
+    def judged(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """The chunk of a stream with `moderation`; that of the usage comes after it."""
+        return {**self._head("chat.completion.chunk"), "choices": [], **told}
+
     def usage(self, usage: Usage) -> dict[str, Any]:
         """The last chunk of a stream with include_usage."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage_to_openai(usage)}

@@ -77,7 +77,7 @@ class PartObject(BaseModel):
     upload_id: str
 
 
-_PART = {
+PART = {
     "type": "object",
     "required": ["data"],
     "properties": {"data": {"type": "string", "format": "binary", "description": "At most 64 MiB."}},
@@ -109,7 +109,7 @@ def upload_routes(
         )  # fmt: skip
         return upload_to_openai(made)
 
-    @router.post("/{upload_id}/parts", openapi_extra=multipart_schema(_PART))
+    @router.post("/{upload_id}/parts", openapi_extra=multipart_schema(PART))
     async def add_upload_part(request: Request, upload_id: str) -> PartObject:
         """Send some of the bytes; several parts may be sent side by side."""
         uploads = mine(request).uploads

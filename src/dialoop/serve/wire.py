@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from dialoop.chat.schema import followable
 from dialoop.chat.wire import message_from_openai
 from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
-from dialoop.serve.fields import REFUSED, ChatBody, Refused, SamplingBody, StreamOptions
+from dialoop.serve.fields import REFUSED, ChatBody, ModerationWish, Refused, SamplingBody, StreamOptions
 from dialoop.serve.offer import offer_of
 from dialoop.types import ChatRequest, Conversation, Grammar, Message, Prompting, Sampling
 
@@ -39,6 +39,7 @@ class ParsedChat:
 
     echo: what each answer begins with.  older: answered with `function_call`.  padded: chunks hide the size
     of their text.  store, metadata: whether the completion is kept, and what is kept and told with it.
+    moderation: asked for beside the server's own.
     """
 
     request: ChatRequest
@@ -49,6 +50,7 @@ class ParsedChat:
     padded: bool = False
     store: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    moderation: ModerationWish | None = None
 
 
 def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
@@ -70,7 +72,7 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
     return ParsedChat(
         request, chat.stream, options.include_usage, echoed, offer.older, options.include_obfuscation,
-        chat.store, chat.metadata,
+        chat.store, chat.metadata, chat.moderation,
     )  # fmt: skip
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import sqlalchemy as sa
 
-from dialoop.errors import OverloadedError
+from dialoop.errors import OverloadedError, StoreError
 from dialoop.store.artefacts import reason
 from dialoop.store.database import writing
 
 log = logging.getLogger("dialoop.store")
 
 Write = Callable[[sa.Connection], None]
+Waiting = tuple[Write, "Future[None]"]
 MOST_WAITING = 2000
 RETRY_SECONDS = 1.0
 
@@ -23,12 +25,13 @@ class Writer:
     """Takes writes without waiting for the disk, and loses none while it lives.
 
     A database that refuses is asked again until it takes them; what it will never take, such as a row that
-    breaks a rule, is left out alone and logged. A write that was taken is on disk after `settle` or `close`.
+    breaks a rule, is left out alone and logged. A write that was taken is on disk once its future is done,
+    and after `settle` or `close`.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = writing(engine)
-        self._waiting: list[Write] = []
+        self._waiting: list[Waiting] = []
         self._changed = threading.Condition()
         self._taken = self._done = 0
         self._closing = False
@@ -42,12 +45,15 @@ class Writer:
                 "the database is behind with what is to be stored: try again", retry_after=5
             )
 
-    def put(self, write: Write) -> None:
-        """Hand a write over; from any thread."""
+    def put(self, write: Write) -> Future[None]:
+        """Hand a write over; from any thread. The future's exception is StoreError where it was left out."""
+        written: Future[None] = Future()
+        written.set_running_or_notify_cancel()  # whoever stops waiting takes nothing back
         with self._changed:
-            self._waiting.append(write)
+            self._waiting.append((write, written))
             self._taken += 1
             self._changed.notify_all()
+        return written
 
     def settle(self) -> None:
         """Wait until all that was handed over before is written."""
@@ -74,30 +80,36 @@ class Writer:
                 self._done += len(writes)
                 self._changed.notify_all()
 
-    def _commit(self, writes: list[Write]) -> None:
+    def _commit(self, writes: list[Waiting]) -> None:
         """All in one transaction, or one by one where that fails."""
         try:
             self._try(writes)
         except Exception:
-            for write in writes:
-                self._insist(write)
+            for each in writes:
+                self._insist(each)
 
-    def _insist(self, write: Write) -> None:
+    def _insist(self, waiting: Waiting) -> None:
         while True:
             try:
-                return self._try([write])
+                return self._try([waiting])
             except sa.exc.OperationalError as error:
                 log.error("the database takes nothing (%s), trying again", reason(error))
                 with self._changed:
                     if self._closing:
                         log.error("a write was given up at shutdown")
-                        return
+                        return _left_out(waiting)
                     self._changed.wait(RETRY_SECONDS)
             except Exception as error:
                 log.error("a write was left out: %s", type(error).__name__)
-                return
+                return _left_out(waiting)
 
-    def _try(self, writes: list[Write]) -> None:
+    def _try(self, writes: list[Waiting]) -> None:
         with self._engine.begin() as connection:
-            for write in writes:
+            for write, _ in writes:
                 write(connection)
+        for _, written in writes:
+            written.set_result(None)
+
+
+def _left_out(waiting: Waiting) -> None:
+    waiting[1].set_exception(StoreError("the database did not take what was to be stored: its log says why"))

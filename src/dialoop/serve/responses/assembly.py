@@ -122,7 +122,12 @@ class Assembly:
             yield from self._go_on_with(Message(self._next))
 
     def fail(self, error: HttpError) -> Iterator[Event]:
-        """The response, as far as it came, and why it goes no further."""
+        """The response, as far as it came, and why it goes no further.
+
+        After `end` it takes the place of the last event, which was not told then.
+        """
+        if self.response["status"] != "in_progress":
+            self._events -= 1
         for event in self._close("incomplete"):
             yield self._numbered(event)
         code = _ERROR_CODES.get(error.status, "server_error")

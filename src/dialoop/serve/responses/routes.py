@@ -24,6 +24,7 @@ from dialoop.serve.responses.asking import asked_of, parse_response
 from dialoop.serve.responses.assembly import Assembly
 from dialoop.serve.responses.fields import REFUSED, ResponseBody
 from dialoop.serve.responses.items import Item
+from dialoop.serve.responses.output import Event
 from dialoop.serve.responses.turns import kept_items
 from dialoop.types import Chat, Delta
 
@@ -54,7 +55,7 @@ def response_routes(
             async with aclosing(deltas):
                 response = await while_connected(request.receive, _whole(assembly, deltas))
             if keep is not None:
-                keep(response)
+                await keep(response)
             return JSONResponse(response)
         except ClientGoneError:
             return Response(status_code=499)
@@ -116,7 +117,14 @@ async def _events(
             last = list(assembly.end())
         except Exception as error:
             last = list(assembly.fail(http_error(error)))
-        if keep is not None:
-            keep(assembly.response)
-        for each in last:
+        for each in last if keep is None else await _kept(assembly, last, keep):
             yield event(each, each["type"])
+
+
+async def _kept(assembly: Assembly, last: list[Event], keep: Keep) -> list[Event]:
+    """The last events of a response that is kept; of a failed one where it is not."""
+    try:
+        await keep(assembly.response)
+    except Exception as error:
+        return [*last[:-1], *assembly.fail(http_error(error))]
+    return last
