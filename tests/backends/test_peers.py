@@ -123,7 +123,7 @@ async def engine(url: str) -> AsyncIterator[RemoteEngine]:
 
 
 @pytest_asyncio.fixture
-async def local(folder: Path) -> AsyncIterator[Engine]:
+async def local(folder: Path) -> AsyncIterator[LocalEngine]:
     engine = LocalEngine({"tiny": open_model(ModelRef("tiny", folder), context=CONTEXT)})
     yield engine
     await engine.aclose()
@@ -180,6 +180,16 @@ async def test_parameters_mean_what_they_mean_here(
 ) -> None:
     (theirs,), (ours,) = [await ask(each, **fields) for each in (engine, local)]
     assert theirs.text == ours.text
+
+
+async def test_a_bias_forces_a_token_and_bans_one(engine: RemoteEngine, local: LocalEngine) -> None:
+    (letter,) = (await local.tokenize("tiny", "e")).ids
+    (forced,) = await ask(engine, logit_bias=((letter, 100.0),), max_tokens=8)
+    assert forced.text == "e" * 8
+    (free,) = await ask(local, token_ids=True)
+    ban = {"logit_bias": ((free.token_ids[0], -100.0),), "max_tokens": 8}
+    (theirs,), (ours,) = [await ask(each, **ban) for each in (engine, local)]
+    assert theirs.text == ours.text != free.text[: len(ours.text)]
 
 
 @pytest.mark.parametrize(
