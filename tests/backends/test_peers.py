@@ -171,7 +171,7 @@ async def test_several_greedy_answers_are_alike_and_all_are_counted(engine: Remo
 
 @pytest.mark.parametrize(
     "fields",
-    [{"stop": ("e",)}, {"repetition_penalty": 1.3}, {"top_p": 0.0, "temperature": 1.0}, {"ignore_eos": True}],
+    [{"stop": ("e",)}, {"repetition_penalty": 1.3}, {"top_p": 0.0, "temperature": 1.0}],
     ids=lambda fields: "+".join(fields),
 )  # fmt: skip
 async def test_parameters_mean_what_they_mean_here(
