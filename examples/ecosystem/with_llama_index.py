@@ -28,7 +28,11 @@ def main() -> None:
     called = chat.chat_with_tools([days], chat_history=HISTORY, tool_required=True)
     calls = chat.get_tool_calls_from_response(called)
     results = [
-        ChatMessage(role="tool", content=days(**call.tool_kwargs).content, tool_call_id=call.tool_id)
+        ChatMessage(
+            role="tool",
+            content=days(**call.tool_kwargs).content,
+            additional_kwargs={"tool_call_id": call.tool_id},
+        )
         for call in calls
     ]
     show("calls", [[call.tool_name, call.tool_kwargs] for call in calls])
