@@ -6,9 +6,10 @@ PORT ?= 8000
 MODEL ?= dialoop-base
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
+export DIALOOP_ENVIRONMENTS ?= $(CURDIR)/.environments
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo serve test lint types imports check test-slow bench docs clean
+.PHONY: help setup setup-dev demo serve test lint types imports check test-slow environments bench docs clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +35,7 @@ serve: setup ## Serve MODEL (default dialoop-base) on PORT (default 8000)
 	$(BIN)/dialoop serve $(MODEL) --port $(PORT)
 
 lint: setup-dev ## Style: ruff
-	$(BIN)/ruff check . && $(BIN)/ruff format --check src tests bench tools
+	$(BIN)/ruff check . && $(BIN)/ruff format --check src tests bench tools examples
 
 types: setup-dev ## Types: mypy --strict
 	$(BIN)/mypy
@@ -49,6 +50,13 @@ test: check ## Everything that CI runs: checks and the fast tests
 
 test-slow: setup-dev ## Tests that need public data (DIALOOP_DATA), other tools or minutes
 	$(BIN)/python -m pytest -q -m slow --timeout 1800
+
+environments: ## Environments of other people's clients in DIALOOP_ENVIRONMENTS, for test-slow (docs/ecosystem.md)
+	@for file in examples/ecosystem/requirements/*.txt; do \
+	  home=$(DIALOOP_ENVIRONMENTS)/$$(basename $$file .txt); \
+	  test -x $$home/bin/python || $(PYTHON) -m venv --without-pip $$home || exit 1; \
+	  $(PYTHON) -m pip --python $$home/bin/python install -r $$file || exit 1; \
+	done
 
 bench: setup-dev ## Side-by-side measurements against named peers (bench/README.md)
 	$(BIN)/python bench/data.py

@@ -20,6 +20,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+import dialoop
 from dialoop.backends.remote import RemoteEngine
 from dialoop.backends.upstream import Upstream
 from dialoop.engine.loaded import open_model
@@ -37,14 +38,15 @@ from dialoop.types import (
     Sampling,
     fold,
 )
-from tests.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+BASE = Path(dialoop.__file__).parent / "assets" / "dialoop-base"
+"""A random model writes bytes that are no text, at which llama.cpp's parser of answers gives up."""
 CONTEXT = 256
 ASKED = ChatRequest(
-    "tiny",
+    "base",
     Conversation((Message("developer", "Be kind."), Message("user", "Where is my order? 我的订单在哪里？"))),
-    Sampling(temperature=0, max_tokens=24),
+    Sampling(temperature=0, max_tokens=12),
 )
 
 
@@ -89,25 +91,22 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_model(tmp_path_factory.mktemp("peers") / "tiny", heads=4, kv_heads=2, context=CONTEXT)
-
-
 @pytest.fixture(scope="module", params=["vllm", "llama.cpp"])
-def url(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
-    port, log = free_port(), folder.parent / f"{request.param}.log"
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("peers")
+    port, log = free_port(), folder / f"{request.param}.log"
     if request.param == "vllm":
         command = [
-            given("DIALOOP_VLLM_PYTHON"), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder),
-            "--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
+            given("DIALOOP_VLLM_PYTHON"), "-m", "vllm.entrypoints.openai.api_server", "--model", str(BASE),
+            "--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
             "--max-model-len", str(CONTEXT), "--max-num-seqs", "8", "--enforce-eager",
+            "--gpu-memory-utilization", "0.2",
         ]  # fmt: skip
     else:
         server = given("DIALOOP_LLAMA_SERVER")
-        weights = export_gguf(ModelRef("tiny", folder), folder.parent / "tiny.gguf", dtype="f32").path
+        weights = export_gguf(ModelRef("base", BASE), folder / "base.gguf", dtype="f32").path
         command = [
-            server, "-m", str(weights), "--alias", "tiny", "--host", "127.0.0.1", "--port", str(port),
+            server, "-m", str(weights), "--alias", "base", "--host", "127.0.0.1", "--port", str(port),
             "--ctx-size", str(CONTEXT * 4), "--parallel", "4", "--jinja", "--no-webui",
         ]  # fmt: skip
     with peer(command, port, log) as url:
@@ -123,8 +122,8 @@ async def engine(url: str) -> AsyncIterator[RemoteEngine]:
 
 
 @pytest_asyncio.fixture
-async def local(folder: Path) -> AsyncIterator[Engine]:
-    engine = LocalEngine({"tiny": open_model(ModelRef("tiny", folder), context=CONTEXT)})
+async def local() -> AsyncIterator[LocalEngine]:
+    engine = LocalEngine({"base": open_model(ModelRef("base", BASE), context=CONTEXT)})
     yield engine
     await engine.aclose()
 
@@ -135,7 +134,7 @@ async def ask(engine: Engine, request: ChatRequest = ASKED, **sampling: Any) -> 
 
 async def test_its_models_and_their_context_are_told(engine: RemoteEngine) -> None:
     (served,) = engine.models()
-    assert (served.name, served.context) == ("tiny", CONTEXT)
+    assert (served.name, served.context) == ("base", CONTEXT)
     assert engine.kind in ("vllm", "llama.cpp")
 
 
@@ -172,7 +171,7 @@ async def test_several_greedy_answers_are_alike_and_all_are_counted(engine: Remo
 
 @pytest.mark.parametrize(
     "fields",
-    [{"stop": ("e",)}, {"repetition_penalty": 1.3}, {"top_p": 0.0, "temperature": 1.0}, {"ignore_eos": True}],
+    [{"stop": ("e",)}, {"repetition_penalty": 1.3}, {"top_p": 0.0, "temperature": 1.0}],
     ids=lambda fields: "+".join(fields),
 )  # fmt: skip
 async def test_parameters_mean_what_they_mean_here(
@@ -180,6 +179,16 @@ async def test_parameters_mean_what_they_mean_here(
 ) -> None:
     (theirs,), (ours,) = [await ask(each, **fields) for each in (engine, local)]
     assert theirs.text == ours.text
+
+
+async def test_a_bias_forces_a_token_and_bans_one(engine: RemoteEngine, local: LocalEngine) -> None:
+    (letter,) = (await local.tokenize("base", "e")).ids
+    (forced,) = await ask(engine, logit_bias=((letter, 100.0),), max_tokens=8)
+    assert forced.text == "e" * 8
+    (free,) = await ask(local, token_ids=True)
+    ban = {"logit_bias": ((free.token_ids[0], -100.0),), "max_tokens": 8}
+    (theirs,), (ours,) = [await ask(each, **ban) for each in (engine, local)]
+    assert theirs.text == ours.text != free.text[: len(ours.text)]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +220,7 @@ async def test_an_answer_may_be_asked_to_be_longer_than_the_context_is(engine: R
 
 
 async def test_an_unknown_model_and_an_unknown_parameter_are_refused(engine: RemoteEngine) -> None:
-    with pytest.raises(UnknownModelError, match="tiny"):
+    with pytest.raises(UnknownModelError, match="base"):
         await ask(engine, replace(ASKED, model="other"))
     with pytest.raises(UnsupportedError):
         await ask(engine, best_of=2)

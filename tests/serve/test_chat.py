@@ -163,6 +163,13 @@ def test_hints_and_neutral_values_are_taken(client: OpenAI) -> None:
     assert said.choices[0].message.content == SAID
 
 
+def test_a_message_may_be_said_to_be_text_and_nothing_else(client: OpenAI) -> None:
+    """As lm-evaluation-harness said of every message."""
+    assert ask(client, messages=[{**user()[0], "type": "text"}]).choices[0].message.content == SAID
+    with pytest.raises(openai.BadRequestError, match="unknown field 'type'"):
+        ask(client, messages=[{**user()[0], "type": "image"}])
+
+
 async def test_the_async_client_streams_many_at_once(url: str) -> None:
     async def one(client: AsyncOpenAI, i: int) -> str:
         stream = await client.chat.completions.create(model="echo", messages=user(f"{i} {SAID}"), stream=True)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from dialoop.engine.local import LocalEngine
 from dialoop.types import ModelRef
 from tests.encoders import make_encoder
 from tests.serve.running import serving
-from tests.tiny import tiny_model
+from tests.tiny import STOP, tiny_model
 
 TEXT = "Your order has been shipped, 请稍等。"
 
@@ -99,6 +99,18 @@ def test_an_echoed_prompt_is_told_with_its_log_probabilities(
         if not token.startswith("bytes:")
     )
     assert choices[-1].finish_reason == "length"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_token_that_ends_a_text_is_told_as_well(client: OpenAI, url: str, stream: bool) -> None:
+    """Clients that echo a text for its log-probabilities drop the last one told: that of the one token asked for."""
+    (end,) = post(url, "/tokenize", model="tiny", prompt=STOP)["tokens"]
+    ids = post(url, "/tokenize", model="tiny", prompt=TEXT)["tokens"]
+    said = complete(client, echo=True, logprobs=1, max_tokens=1, logit_bias={end: 100}, stream=stream)
+    choices = [chunk.choices[0] for chunk in said] if stream else said.choices
+    tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.tokens]
+    assert (len(tokens), tokens[-1]) == (len(ids) + 1, STOP)
+    assert ("".join(choice.text for choice in choices), choices[-1].finish_reason) == (TEXT, "stop")
 
 
 def test_the_greedy_token_is_the_best_one_told(client: OpenAI) -> None:

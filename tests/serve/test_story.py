@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,27 +13,19 @@ import pytest
 from openai import OpenAI, Stream
 from openai.types.fine_tuning import FineTuningJobEvent
 
+from tests.serve.running import WAIT, commanded
 from tests.tiny import tiny_model
 
 ANSWER = "Your order has been shipped. 您的订单已经发货。"
-WAIT = 240
 
 
 @contextmanager
 def served(home: Path) -> Iterator[OpenAI]:
-    """`dialoop serve` on a home, ended as a service manager would."""
-    code = "from dialoop.cli import main; main()"
-    command = [sys.executable, "-c", code, "--home", str(home), "serve", str(tiny_model()), "--port", "0"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout
-        url = process.stdout.readline().split(" on ")[1].strip()
-        try:
-            with OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT) as client:
-                yield client
-        finally:
-            process.terminate()
-            assert process.wait(WAIT) == 0
+    with (
+        commanded(home, str(tiny_model())) as url,
+        OpenAI(base_url=url, api_key="none", max_retries=0, timeout=WAIT) as client,
+    ):
+        yield client
 
 
 def question(i: int) -> list[Any]:

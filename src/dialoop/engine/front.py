@@ -143,7 +143,8 @@ class Front:
         # Nothing waits from here to the submission: one version of an adapter answers the request.
         now = self._roster.now(request.model, known)
         work = Answering(
-            now.model, asked.prompt, sampling, now.adapter, asked.prediction, request.priority, asked.shown
+            now.model, asked.prompt, sampling, now.adapter, asked.prediction, request.priority, asked.shown,
+            tells_end=isinstance(request, CompleteRequest),
         )  # fmt: skip
         with self._asked(work) as events:
             extra: dict[str, Any] = {"prompt_ids": asked.prompt} if sampling.token_ids else {}

@@ -170,7 +170,7 @@ class LocalCore:
                 constraint=None if grammar is None else grammars.constraint(grammar, limit),
                 prediction=work.prediction, priority=work.priority, bad=bad,
                 decode=tokenizer.decode_showing(work.shown) if work.shown else None,
-                opening=loaded.opening,
+                opening=loaded.opening, tells_end=work.tells_end,
             )
             for i in range(sampling.made)
         ]  # fmt: skip

@@ -19,7 +19,8 @@ class Row:
     before the prompt; no usage counts them.  cached: tokens read that did not have to be.
     prediction: tokens that the answer may go along.  accepted, rejected: those of it that were drafted and
     came true, and the others.  bad: as in `Penalties`.
-    decode: instead of the vocabulary's own, which shows no special token.
+    decode: instead of the vocabulary's own, which shows no special token.  tells_end: the stop token's
+    log-probability is told like any other's.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Row:
         bad: Sequence[Sequence[int]] = (),
         decode: Callable[[Sequence[int]], str] | None = None,
         opening: tuple[int, ...] = (),
+        tells_end: bool = False,
     ) -> None:
         self.prompt = (*opening, *prompt) if opening else prompt
         self._opened = len(opening)
@@ -59,6 +61,7 @@ class Row:
         self._vocabulary = vocabulary
         self._detokenizer = Detokenizer(decode or vocabulary.decode)
         self._scanner = StopScanner(sampling.stop, keep=sampling.include_stop)
+        self._tells_end = tells_end
         self._told_ids = 0
         self._logprobs: list[TokenLogprob] = []
 
@@ -69,14 +72,13 @@ class Row:
         self._total += choice.logprob or 0.0
         if self.penalties is not None:
             self.penalties.add(token)
+        if token not in self._ends or self._tells_end:
+            self._tell(choice)
         if token in self._ends:
             hurried = self.constraint is not None and self.constraint.hurried
             return self._finish("length" if hurried else "stop", "")
         if self.constraint is not None:
             self.constraint.add(token)
-        if choice.logprob is not None and self.sampling.logprobs is not None:
-            top = tuple(self._told(other, logprob) for other, logprob in choice.top)
-            self._logprobs.append(self._told(token, choice.logprob, top))
         text = self._detokenizer.push(token)
         if len(self.tokens) > self.sampling.min_tokens:
             text, stopped = self._scanner.push(text)
@@ -108,6 +110,11 @@ class Row:
         """Those accepted since the last call, where they were asked for."""
         start, self._told_ids = self._told_ids, len(self.tokens)
         return tuple(self.tokens[start:]) if self.sampling.token_ids else ()
+
+    def _tell(self, choice: Choice) -> None:
+        if choice.logprob is not None and self.sampling.logprobs is not None:
+            top = tuple(self._told(other, logprob) for other, logprob in choice.top)
+            self._logprobs.append(self._told(choice.token, choice.logprob, top))
 
     def _told(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
         return TokenLogprob(token, bytes_of(token, self._vocabulary), logprob, top)

@@ -54,7 +54,7 @@ class Answering:
     """A chat request in token ids, to a model and the adapter of this key beside it, "" = none.
 
     prediction: tokens that the answer may go along.  priority: lower goes first.  shown: special tokens that
-    the answer's text shows. With max_tokens 0 the prompt alone is read.
+    the answer's text shows.  tells_end: as for `Row`. With max_tokens 0 the prompt alone is read.
     Its events are lists of deltas, and one `PromptRead` where the prompt's log-probabilities are asked for.
     """
 
@@ -65,6 +65,7 @@ class Answering:
     prediction: tuple[int, ...] = ()
     priority: int = 0
     shown: frozenset[int] = frozenset()
+    tells_end: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,7 +301,8 @@ class CompletionBody(SamplingBody):
     max_tokens: int = Field(16, ge=0, le=MAX_TOKENS)
     """Longest answer in tokens; 0 = the prompt is only read."""
     logprobs: int | None = Field(None, ge=0, le=5)
-    """Tell each token's log-probability and so many of the best in its place, the prompt's too with echo."""
+    """Tell each token's log-probability, that of the stop token included, and so many of the best in its
+    place; with echo the prompt's too."""
     echo: bool = False
     """Begin each answer with its prompt."""
     suffix: Literal[""] | None = None

@@ -30,6 +30,8 @@ _KEYS: Mapping[str, set[str]] = {
 _PART_KEYS = {"type", "text", "refusal", "prompt_cache_breakpoint"}
 # What an assistant message of a response carries besides, always empty here: it may be sent back as it came.
 _EMPTY_KEYS = {"annotations", "audio", "function_call", "refusal", "tool_calls"}
+# What versions of lm-evaluation-harness before 0.4.12 say of every message.
+_SAYS_NOTHING = ("type", "text")
 _PATH = re.compile(r"messages(?:\[\d+\]|\.\w+)*")
 
 
@@ -200,7 +202,7 @@ def _wanted(param: str, problem: Mapping[str, Any]) -> str:
 def _message(row: Any, index: int) -> Message:
     where = f"messages[{index}]"
     if isinstance(row, Mapping):
-        row = {key: value for key, value in row.items() if value is not None}
+        row = {k: value for k, value in row.items() if value is not None and (k, value) != _SAYS_NOTHING}
         _check_keys(row, where)
     try:
         message = message_from_openai(row, where=where)
