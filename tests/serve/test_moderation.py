@@ -193,6 +193,29 @@ def test_what_is_flagged_is_blocked_where_that_is_asked_for(open_client: OpenAI,
     assert moderated(open_client, "you bastard", stream, input="score").choices[0].finish_reason == "stop"
 
 
+def respond(client: OpenAI, text: str, stream: bool, **modes: str) -> Any:
+    policy: Any = {side: {"mode": mode} for side, mode in modes.items()}
+    wish: Any = {"model": "omni-moderation-latest", "policy": policy}
+    if not stream:
+        return client.responses.create(model="echo", input=text, moderation=wish)
+    with client.responses.stream(model="echo", input=text, moderation=wish) as events:
+        return events.get_final_response()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_is_scored_and_blocked_as_a_chat_is(open_client: OpenAI, stream: bool) -> None:
+    said = respond(open_client, "bad", stream, input="block").moderation
+    assert said.input.flagged is False
+    assert (said.output.type, said.output.flagged) == ("moderation_result", True)
+    cut = respond(open_client, "rude", stream, output="block")
+    assert (cut.output_text, cut.status) == ("you ", "incomplete")
+    assert (cut.incomplete_details.reason, cut.moderation.output.flagged) == ("content_filter", True)
+    with pytest.raises(openai.BadRequestError) as refused:
+        respond(open_client, "you bastard", stream, input="block")
+    assert (refused.value.code, refused.value.param) == ("content_filter", "input")
+    assert open_client.responses.create(model="echo", input="bad").moderation is None
+
+
 def test_an_unknown_moderation_model_is_named(open_client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         open_client.chat.completions.create(

@@ -186,7 +186,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
     ({"prompt": {"id": "pmpt_1"}}, "prompt", "instructions"),
     ({"context_management": [{"type": "compaction"}]}, "context_management", "truncation"),
-    ({"moderation": {"model": "x"}}, "moderation", "rules"),
+    ({"moderation": {"model": "x"}}, "moderation.model", "omni-moderation"),
+    ({"moderation": {"model": "x", "policy": {"input": {"mode": "mask"}}}}, "moderation.policy.input.mode", "score"),
 ]  # fmt: skip
 
 

@@ -120,6 +120,10 @@ RESPONSE: dict[str, tuple[Fields, Fields]] = {
     "stream_options": ({"stream": True, "stream_options": {"include_obfuscation": True}}, {"stream_options": {}}),
     "store": ({"store": False}, {"store": 1}),
     "metadata": ({"metadata": {"shop": "42"}}, {"metadata": {"shop": 42}}),
+    "moderation": (
+        {"moderation": {"model": "omni-moderation-latest", "policy": {"output": {"mode": "block"}}}},
+        {"moderation": {"model": "omni-moderation-latest", "policy": {"output": {"mode": "mask"}}}},
+    ),
     "max_tool_calls": ({"max_tool_calls": 1}, {"max_tool_calls": 0}),
     "user": ({"user": "u-1"}, {"user": 1}),
     "safety_identifier": ({"safety_identifier": "u-1"}, {"safety_identifier": "x" * 129}),
@@ -132,7 +136,6 @@ RESPONSE: dict[str, tuple[Fields, Fields]] = {
     "conversation": ({"conversation": None}, {"conversation": "conv_1"}),
     "context_management": ({"context_management": []}, {"context_management": [{"type": "compaction"}]}),
     "prompt": ({"prompt": None}, {"prompt": {"id": "pmpt_1"}}),
-    "moderation": ({"moderation": None}, {"moderation": {"model": "any"}}),
     "image": ({"image": None}, {"image": {"context_compression": "auto"}}),
     "access_programs": ({"access_programs": None}, {"access_programs": {"cyber": "standard"}}),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.docs.examples import RESPONSE
+from tools.docs.peers import BY_RESPONSE_PARAMETER
 
 Fields = dict[str, Any]
 Rows = Mapping[str, tuple[Fields, Fields]]
@@ -205,6 +206,7 @@ ROUTES: dict[str, Documented] = {
         "dialoop.serve.responses.fields:ResponseBody",
         RESPONSE,
         {**_MODEL, "input": "Hi", "max_output_tokens": 16},
+        BY_RESPONSE_PARAMETER,
     ),
     "GET /v1/responses/{response_id}": Documented(
         "dialoop.serve.responses.kept:RetrieveQuery",

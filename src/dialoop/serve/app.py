@@ -110,7 +110,7 @@ def make_app(
     keeper = None if store is None else Keeper(store)
     judge = partial(Judged, chat, policy, record=recorder(store))
     app.include_router(chat_routes(chat, keeper, judge=judge, **bounds))
-    app.include_router(response_routes(chat, keeper, **bounds))
+    app.include_router(response_routes(chat, keeper, judge=judge, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -15,15 +15,14 @@ from dialoop.serve.caller import caller_of
 from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_connected
 from dialoop.serve.errors import http_error
 from dialoop.serve.events import DONE, event
-from dialoop.serve.fields import REFUSED, ChatBody, ModerationWish, body_schema
-from dialoop.serve.judged import Judged
+from dialoop.serve.fields import REFUSED, ChatBody, body_schema
+from dialoop.serve.judged import Judge, Judged
 from dialoop.serve.keeper import Keep, Keeper, answers_of, keep_of
 from dialoop.serve.reply import Reply
 from dialoop.serve.wire import ParsedChat, parse_chat
 from dialoop.types import Chat, Delta, Usage, fold
 
 Deltas = AsyncGenerator[Delta, None]
-Judge = Callable[[ModerationWish], Judged]
 
 
 def chat_routes(

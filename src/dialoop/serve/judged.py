@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -58,12 +58,17 @@ class Judged:
         judged = await asyncio.to_thread(lambda: [self._judge([self._asked]), self._judge(answers)])
         return dict(zip(("input", "output"), judged, strict=True))
 
+    async def told_alone(self) -> dict[str, Any]:
+        """The same of a single answer, as a response has it."""
+        return {side: each["results"][0] for side, each in (await self.told()).items()}
+
     def _judge(self, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
         kind = {"type": "moderation_result", "model": MODEL}
         results = [{**kind, **result(self._policy, each)} for each in texts]
         return {"type": "moderation_results", "model": MODEL, "results": results}
 
 
+Judge = Callable[[ModerationWish], Judged]
 NOTHING = Policy(())
 """Finds nothing."""
 

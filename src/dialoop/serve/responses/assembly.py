@@ -99,8 +99,8 @@ class Assembly:
         self._done.append(self._open.told(status))
         self._open = None
 
-    def end(self) -> Iterator[Event]:
-        """The end of the last item, and the whole response."""
+    def end(self, judgement: Mapping[str, Any] | None = None) -> Iterator[Event]:
+        """The end of the last item, and the whole response. judgement: its `moderation`."""
         cut_off = _CUT_OFF.get(self._reason)
         status: Status = "incomplete" if cut_off else "completed"
         thought = isinstance(self._open, Thoughts)
@@ -111,6 +111,7 @@ class Assembly:
             "status": status,
             "output": self._done,
             "usage": usage_to_openai(self._usage),
+            "moderation": judgement,
             "completed_at": None if cut_off else int(time.time()),
             "incomplete_details": {"reason": cut_off} if cut_off else None,
         }
@@ -147,7 +148,7 @@ def response_to_openai(
     return {
         "id": response_id, "object": "response", "created_at": created, "status": "in_progress",
         "background": False, "completed_at": None, "error": None, "incomplete_details": None,
-        "output": [], "usage": None, "store": stored, "service_tier": "default",
+        "output": [], "usage": None, "moderation": None, "store": stored, "service_tier": "default",
         **_as_asked(asked), "text": _text(asked), "tools": list(map(told_tool, asked.tools)),
         "tool_choice": asked.tool_choice or "auto",
         "reasoning": {"effort": asked.reasoning.effort, "summary": asked.reasoning.summary},

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
-from dialoop.serve.fields import MAX_TOKENS, Metadata, Refused
+from dialoop.serve.fields import MAX_TOKENS, Metadata, ModerationWish, Refused
 from dialoop.serve.responses.items import Input, Nested
 
 Include = Literal[
@@ -104,7 +104,7 @@ class ResponseBody(Nested):
     parallel_tool_calls: bool = True
     """false = at most one call."""
     reasoning: ReasoningConfig = ReasoningConfig()
-    """How much is thought before the answer."""
+    """How much the model is to think before it answers."""
     include: list[Include] = Field([], max_length=16)
     """`message.output_text.logprobs` tells log-probabilities; what the others name is never held back."""
     top_logprobs: int = Field(0, ge=0, le=20)
@@ -119,6 +119,8 @@ class ResponseBody(Nested):
     """Keep the response, to be read and gone on from; false where the server keeps no data."""
     metadata: Metadata = Field({})
     """Up to 16 pairs of text, kept and told with the response."""
+    moderation: ModerationWish | None = None
+    """Tell which categories input and answer fall into, by the server's word lists, or block them."""
     max_tool_calls: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Hint: it bounds built-in tools, of which there are none."""
     user: str | None = None
@@ -143,7 +145,6 @@ REFUSED: Mapping[str, Refused] = {
     "conversation": Refused("conversations are not kept apart, go on from previous_response_id"),
     "context_management": Refused("nothing is compacted, set truncation to auto", ([],)),
     "prompt": Refused("no prompts are kept here, send instructions and input"),
-    "moderation": Refused("this server moderates by its own rules, if it has any"),
     "image": Refused("messages hold text only"),
     "access_programs": Refused("there are no such programs here"),
 }

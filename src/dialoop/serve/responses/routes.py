@@ -19,6 +19,7 @@ from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_
 from dialoop.serve.errors import HttpError, http_error
 from dialoop.serve.events import event
 from dialoop.serve.fields import body_schema
+from dialoop.serve.judged import Judge, Judged
 from dialoop.serve.keeper import Keep, Keeper
 from dialoop.serve.responses.asking import asked_of, parse_response
 from dialoop.serve.responses.assembly import Assembly
@@ -33,9 +34,17 @@ _ITEMS: TypeAdapter[list[Item]] = TypeAdapter(list[Item])
 
 
 def response_routes(
-    engine: Chat, keeper: Keeper | None = None, *, max_body_bytes: int, body_seconds: float
+    engine: Chat,
+    keeper: Keeper | None = None,
+    *,
+    judge: Judge,
+    max_body_bytes: int,
+    body_seconds: float,
 ) -> APIRouter:
-    """The route over `engine`. keeper: of what is stored, and of what is gone on from."""
+    """The route over `engine`.
+
+    keeper: of what is stored, and of what is gone on from.  judge: of what has `moderation`.
+    """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ResponseBody, REFUSED)}}
     schema = {"requestBody": {"required": True, "content": content}}
@@ -47,13 +56,14 @@ def response_routes(
         project = caller_of(request).project
         asked = asked_of(body, await _history(keeper, project, body.previous_response_id))
         keep = _keep_of(keeper, project, body)
-        assembly, deltas = Assembly(body, keep is not None), asked.answer(engine)
+        judged = None if body.moderation is None else judge(body.moderation)
+        assembly, deltas = Assembly(body, keep is not None), asked.answer(judged or engine)
         try:
             if body.stream:
                 told = await begun(request.receive, deltas)
-                return EventStream(_events(assembly, told, deltas, keep))
+                return EventStream(_events(assembly, told, deltas, keep, judged))
             async with aclosing(deltas):
-                response = await while_connected(request.receive, _whole(assembly, deltas))
+                response = await while_connected(request.receive, _whole(assembly, deltas, judged))
             if keep is not None:
                 await keep(response)
             return JSONResponse(response)
@@ -94,17 +104,17 @@ async def _history(keeper: Keeper | None, project: str, previous: str | None) ->
     return _ITEMS.validate_python([item for kept in chain for item in kept.items])
 
 
-async def _whole(assembly: Assembly, deltas: Deltas) -> Mapping[str, Any]:
+async def _whole(assembly: Assembly, deltas: Deltas, judged: Judged | None) -> Mapping[str, Any]:
     """The response, once it is made: its events are told to nobody."""
     list(assembly.begin())
     async for delta in deltas:
         list(assembly.take(delta))
-    list(assembly.end())
+    list(assembly.end(None if judged is None else await judged.told_alone()))
     return assembly.response
 
 
 async def _events(
-    assembly: Assembly, told: Deltas, deltas: Deltas, keep: Keep | None
+    assembly: Assembly, told: Deltas, deltas: Deltas, keep: Keep | None, judged: Judged | None
 ) -> AsyncGenerator[bytes, None]:
     """The events of a whole stream; a failure on the way is its last event. told: the deltas, begun."""
     async with aclosing(deltas):
@@ -114,7 +124,7 @@ async def _events(
             async for delta in told:
                 for each in assembly.take(delta):
                     yield event(each, each["type"])
-            last = list(assembly.end())
+            last = list(assembly.end(None if judged is None else await judged.told_alone()))
         except Exception as error:
             last = list(assembly.fail(http_error(error)))
         for each in last if keep is None else await _kept(assembly, last, keep):
