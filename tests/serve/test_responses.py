@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,32 @@ def test_a_failure_on_the_way_is_the_last_event_and_is_kept(tmp_path: Path) -> N
         assert (failed.status, failed.error.code, failed.output_text) == ("failed", "server_error", "So far")
         with pytest.raises(openai.InternalServerError):
             ask(client)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_that_the_disk_does_not_take_in_time_fails_and_is_kept_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr("dialoop.store.writer.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("dialoop.store.database.BUSY_SECONDS", 0)
+    monkeypatch.setattr("dialoop.serve.keeper.KEEP_SECONDS", 0.1)
+    with (
+        asking(Scripted(), tmp_path) as client,
+        closing(sqlite3.connect(tmp_path / "store.sqlite3", isolation_level=None)) as locking,
+    ):
+        locking.execute("begin immediate")
+        if stream:
+            events = list(ask(client, stream=True))
+            assert [each.type for each in events] == [*TEXT_EVENTS[:-1], "response.failed"]
+            assert [each.sequence_number for each in events] == [*range(len(events))]
+            told = events[-1].response.error.message
+        else:
+            with pytest.raises(openai.InternalServerError) as late:
+                ask(client)
+            told = late.value.message
+        locking.execute("rollback")
+        kept = next(word for word in told.replace("'", " ").split() if word.startswith("resp_"))
+        assert client.responses.retrieve(kept).status == "completed"
 
 
 def test_a_failure_before_the_first_word_is_a_real_status() -> None:
