@@ -98,7 +98,7 @@ def test_what_is_written_answers_as_what_was_trained(
 ) -> None:
     settings = head_recipe("classify", method={**METHODS, **SOFT}[name]).method
     base = ModelRef("tiny", bases[on])
-    model = attach_head(base, "sequence", ("a", "b", "c"), settings, seed=3, crf=False)
+    model = attach_head(base, "sequence", ("a", "b", "c"), settings, seed=3, dtype=torch.float32)
     torch.manual_seed(9)
     with torch.no_grad():
         for weight in model.weights.values():
@@ -118,7 +118,7 @@ def test_the_head_is_trained_by_every_method_and_the_body_as_the_method_says(
 ) -> None:
     settings = head_recipe("classify", method={"kind": "lora", "rank": 2}).method
     base = ModelRef("tiny", bases[on])
-    model = attach_head(base, "sequence", ("a", "b"), settings, seed=0, crf=False)
+    model = attach_head(base, "sequence", ("a", "b"), settings, seed=0, dtype=torch.float32)
     heads = [name for name in model.weights if name.startswith(HEAD)]
     assert heads
     assert not any("lora" in name for name in heads)
@@ -236,7 +236,9 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
 def test_rare_classes_count_for_more_as_torch_weighs_them(bases: dict[str, Path]) -> None:
     base = ModelRef("tiny", bases["encoder"])
     settings = head_recipe("classify", regularisation={"label_smoothing": 0.1})
-    model = attach_head(base, "sequence", ("a", "b"), settings.method, seed=0, crf=False).model.eval()
+    model = attach_head(
+        base, "sequence", ("a", "b"), settings.method, seed=0, dtype=torch.float32
+    ).model.eval()
     headed = Headed(model, base.base)
     rows = [HeadRow((2, 9 + i, 3), (2,), (int(i > 3),)) for i in range(5)]
     weights = torch.tensor([5 / (2 * 4), 5 / (2 * 1)])
@@ -254,7 +256,8 @@ def test_the_binary_loss_is_torchs_and_the_ranked_one_is_a_softmax_over_the_grou
     settings = head_recipe("pair")
     base = ModelRef("tiny", bases["encoder"])
     headed = Headed(
-        attach_head(base, "sequence", ("fits",), settings.method, seed=1, crf=False).model.eval(), base.base
+        attach_head(base, "sequence", ("fits",), settings.method, seed=1, dtype=torch.float32).model.eval(),
+        base.base,
     )
     rows = [HeadRow((2, 9 + i, 3), (2,), (c,)) for i, c in enumerate((1, 0, 0, 3, 2))]
     logits = torch.stack(scores_of(headed, [row.token_ids for row in rows])).squeeze(1)

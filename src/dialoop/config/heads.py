@@ -7,8 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from dialoop.config.methods import FullMethod, MethodSettings
-from dialoop.config.recipes import CleanSettings, OptimSettings, SplitSettings
+from dialoop.config.recipes import CleanSettings, CleanStep, OptimSettings, SplitSettings
 from dialoop.config.settings import Settings
+
+
+class HeadCleanSettings(CleanSettings):
+    """Cleaning of rows that are no dialogues; tagged words are not changed, only duplicates removed."""
+
+    steps: tuple[CleanStep, ...] = ("unicode", "html", "language", "exact")
+    """In this order, whatever the order given. `roles` and `turns` are for dialogues alone."""
 
 
 class HeadDataSettings(Settings):
@@ -21,9 +28,9 @@ class HeadDataSettings(Settings):
     columns: dict[str, str] = Field({})
     """Our field = column: `text` and `label`; `tokens` and `tags`; `history`, `answer` and `fits`. A column
     inside another is written with a point, as in `metadata.intent`."""
-    clean: CleanSettings = CleanSettings(steps=("unicode", "html", "language", "exact"))
-    """Cleaning; tagged words are not changed, only exact duplicates can be removed."""
-    split: SplitSettings = SplitSettings(valid=0.1)
+    clean: HeadCleanSettings = HeadCleanSettings()
+    """Cleaning."""
+    split: SplitSettings = SplitSettings()
     """Splitting; without a group that all rows name, near-duplicates stay together."""
     limit: int | None = Field(None, gt=0)
     """Read at most this many rows of each source."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
-import torch
-
 from dialoop.models.heads import Headed, by_length, scores_of
 
 Scores = list[list[float]]
@@ -18,7 +16,6 @@ class HeadRunning:
         self._headed = headed
         self._step_tokens = step_tokens
 
-    @torch.inference_mode()
     def classify(self, texts: Sequence[Sequence[int]]) -> Generator[None, None, Scores]:
         """Logits of each text; yields after each forward."""
         found: dict[int, list[float]] = {}

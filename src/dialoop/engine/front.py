@@ -176,11 +176,12 @@ class Front:
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
         """log P(answer | history) of each answer; a scorer's, that it fits. Raises as `chat` does."""
+        scorer = self._roster.known(model).opened.served.kind == "scorer"
+        known = None if scorer else self._roster.decoder(model)
         if not answers:
             return ()
-        if self._roster.known(model).opened.served.kind == "scorer":
+        if known is None:
             return await self._fitting(model, history, answers)
-        known = self._roster.decoder(model)
         with self._place():
             rows = await asyncio.to_thread(_scored_rows, history, answers, known)
             now = self._roster.now(model, known)

@@ -157,7 +157,7 @@ def _rank(scores: Sequence[float]) -> int:
 
 def _untaught(base: ModelRef, kind: HeadKind, labels: Sequence[str], recipe: Any, longest: int) -> Answering:
     """The base with the head that training begins with."""
-    model = attach_head(base, kind, labels, FullMethod(), seed=recipe.train.seed, crf=False)
+    model = attach_head(base, kind, labels, FullMethod(), seed=recipe.train.seed)
     with tempfile.TemporaryDirectory() as folder:
         return Answering.load(model.save(Path(folder)).base, longest)
 

@@ -46,7 +46,8 @@ class HeadedModel:
     @property
     def weights(self) -> Mapping[str, Parameter]:
         """Of the body, of the head and of the CRF."""
-        named = {BODY + name: weight for name, weight in self.attached.weights.items()}
+        with pooler_aside(self.model):
+            named = {BODY + name: weight for name, weight in self.attached.weights.items()}
         named |= {HEAD + name: weight for name, weight in head_weights(self.model).items()}
         return named | {CRF + name: weight for name, weight in (self.crf or nn.Module()).named_parameters()}
 
@@ -80,10 +81,20 @@ class HeadedModel:
 
 
 def attach_head(
-    base: ModelRef, kind: HeadKind, labels: Sequence[str], settings: MethodSettings, *, seed: int, crf: bool
+    base: ModelRef,
+    kind: HeadKind,
+    labels: Sequence[str],
+    settings: MethodSettings,
+    *,
+    seed: int,
+    crf: bool = False,
+    dtype: torch.dtype | None = None,
 ) -> HeadedModel:
-    """The base with a new head, and with what the method adds to it. Raises ModelError."""
-    whole = new_head(base.base, kind, labels, seed=seed)
+    """The base with a new head, and with what the method adds to it; dtype as for `load_model`.
+
+    Raises ModelError.
+    """
+    whole = new_head(base.base, kind, labels, seed=seed, dtype=dtype)
     with pooler_aside(whole):
         body: nn.Module = whole.base_model  # type: ignore[assignment]
         attached = method_of(settings).attach(body, base, seed=seed)

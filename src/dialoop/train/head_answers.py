@@ -14,6 +14,7 @@ from dialoop.data.spans import repaired
 from dialoop.models.crf import Crf
 from dialoop.models.head_config import labels_of
 from dialoop.models.heads import Headed, load_crf, load_headed, scores_of
+from dialoop.models.load import default_device
 from dialoop.train.head_rows import cut_text, tagged_rows
 from dialoop.types import Tagged
 
@@ -31,7 +32,8 @@ class Answering:
     @classmethod
     def load(cls, folder: Path, max_length: int) -> Answering:
         """Raises ModelError."""
-        headed = Headed(load_headed(folder), folder)
+        exact = torch.float32 if default_device() == "cpu" else None
+        headed = Headed(load_headed(folder, dtype=exact), folder)
         return cls(headed, TextTokenizer(folder), labels_of(folder), max_length, load_crf(folder))
 
     def labels_for(self, texts: Sequence[str]) -> list[str]:

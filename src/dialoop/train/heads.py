@@ -164,12 +164,13 @@ def _row_lesson(
 ) -> Lesson:
     if len(labels) < 2:
         raise TrainError(f"all training rows have the class {labels[0]!r}: give rows of two classes at least")
-    weights = _class_weights(recipe, rows.rows, len(labels))
-    plan = RowPlan(rows.rows, recipe.train, recipe.optim, weights)
-    lengths = [len(row.token_ids) for row in held.rows]
+    learnt, judged = (tuple(row for row in part.rows if row.places) for part in (rows, held))
+    weights = _class_weights(recipe, learnt, len(labels))
+    plan = RowPlan(learnt, recipe.train, recipe.optim, weights)
+    lengths = [len(row.token_ids) for row in judged]
     packs = by_length(lengths, range(len(lengths)), recipe.train.batch_tokens)
-    batches = [pack_heads([held.rows[i] for i in pack], weights) for pack in packs]
-    return Lesson(labels, plan, batches, rows.cut, len(rows.rows), kind)
+    batches = [pack_heads([judged[i] for i in pack], weights) for pack in packs]
+    return Lesson(labels, plan, batches, rows.cut, len(learnt), kind)
 
 
 def _class_weights(recipe: AnyHeadRecipe, rows: Sequence[HeadRow], classes: int) -> list[float] | None:
