@@ -27,13 +27,10 @@ def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunF
     from rich.console import Console
 
     from dialoop.cli.heads import run_head_watched, show_head
-    from dialoop.config import Settings, TuneRecipe, load_any
-    from dialoop.config.heads import ClassifyRecipe, PairRecipe, TagRecipe
+    from dialoop.config import TuneRecipe, load_any
+    from dialoop.config.kinds import TUNED
 
-    kinds: dict[str, type[Settings]] = {
-        "tune": TuneRecipe, "classify": ClassifyRecipe, "pair": PairRecipe, "tag": TagRecipe,
-    }  # fmt: skip
-    loaded: Any = load_any(find_recipe(recipe), kinds, set_ or ())
+    loaded: Any = load_any(find_recipe(recipe), TUNED, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
     if not isinstance(loaded, TuneRecipe):
