@@ -59,7 +59,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_masked_tokens_become_likelier(made: Path) -> None:
     losses = [row["loss"] for row in read_journal(made / "metrics.jsonl")]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:3])
 
 
 def test_transformers_loads_the_encoder_and_its_tokenizer_frames_texts(made: Path) -> None:
