@@ -68,9 +68,9 @@ def where(made: Taught) -> Path:
 
 def by_transformers(folder: Path, text: str, kind: Any = AutoModelForSequenceClassification) -> torch.Tensor:
     model = kind.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = AutoTokenizer.from_pretrained(folder)(text, truncation=False, return_tensors="pt")
+    ids = AutoTokenizer.from_pretrained(folder)(text, truncation=False, return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        logits: torch.Tensor = model(**ids).logits[0]
+        logits: torch.Tensor = model(input_ids=ids).logits[0]
     return logits
 
 
