@@ -10,8 +10,9 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import classification_report
 
 from dialoop.data.spans import repaired
-from dialoop.evals.baselines import majority, memorised_tags, terms, tfidf_ranking, tfidf_regression
+from dialoop.evals.baselines import bm25_ranking, majority, memorised_tags, tfidf_regression
 from dialoop.evals.classes import class_report, span_report
+from dialoop.evals.nearest import features
 from dialoop.types import Labelled
 
 NAMES = ["a", "b", "c", "d"]
@@ -88,12 +89,15 @@ def test_the_commonest_class_is_said_of_all() -> None:
 
 
 def test_a_chinese_character_is_a_term_and_so_is_a_pair_of_them() -> None:
-    assert set(terms("退货 Hat")) == {"退", "货", "hat", "退 货", "货 hat"}
+    assert set(features("退货 Hat")) == {"退", "货", "hat", "退 货", "货 hat"}
 
 
 def test_the_candidate_with_the_same_words_is_ranked_first() -> None:
     train = [row.text for row in ROWS]
-    assert tfidf_ranking(train, ["my parcel"], [["return the coat", "track my parcel please"]]) == [1]
+    ((coat, parcel, other),) = bm25_ranking(
+        train, ["my parcel"], [["return the coat", "track my parcel", "hm"]]
+    )
+    assert parcel > coat == other == 0
 
 
 def test_a_words_commonest_tag_is_remembered() -> None:

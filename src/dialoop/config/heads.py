@@ -113,6 +113,8 @@ class PairRecipe(_HeadRecipe):
     need none."""
     candidates: int = Field(10, ge=2)
     """Answers to choose from when the model is judged."""
+    max_cases: int = Field(500, ge=1)
+    """Test rows that are judged so, drawn by the seed of `train`."""
 
     @model_validator(mode="after")
     def _held_back_as_pairs_can(self) -> PairRecipe:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
-from dialoop.evals.words import words
+from dialoop.evals.nearest import K1, B, features
 from dialoop.types import Labelled
 
 TERMS = 50_000
@@ -19,19 +19,13 @@ def majority(train: Sequence[Labelled], count: int) -> list[str]:
     return [label] * count
 
 
-def terms(text: str) -> list[str]:
-    """Words and pairs of neighbouring ones; a Chinese character is a word."""
-    found = words(text)
-    return found + [f"{a} {b}" for a, b in pairwise(found)]
-
-
 def tfidf_regression(train: Sequence[Labelled], texts: Sequence[str], *, strength: float = 10.0) -> list[str]:
-    """Classes by logistic regression over TF-IDF of `terms`. strength: inverse of the L2 penalty."""
+    """Classes by logistic regression over TF-IDF of `features`. strength: inverse of the L2 penalty."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectors = TfidfVectorizer(analyzer=terms, sublinear_tf=True, max_features=TERMS)
+    vectors = TfidfVectorizer(analyzer=features, sublinear_tf=True, max_features=TERMS)
     fitted = vectors.fit_transform([row.text for row in train])
     model = LogisticRegression(C=strength, max_iter=300)
     with warnings.catch_warnings():
@@ -40,19 +34,24 @@ def tfidf_regression(train: Sequence[Labelled], texts: Sequence[str], *, strengt
     return [str(label) for label in model.predict(vectors.transform(list(texts)))]
 
 
-def tfidf_ranking(
+def bm25_ranking(
     train: Sequence[str], queries: Sequence[str], candidates: Sequence[Sequence[str]]
-) -> list[int]:
-    """For each query the candidate that is most alike, by the cosine of TF-IDF learnt on `train`."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+) -> list[list[float]]:
+    """How much each candidate is about its query, by BM25 with the rarities of terms in `train`."""
+    seen = Counter(term for text in train for term in set(features(text)))
+    longest = sum(len(features(text)) for text in train) / max(len(train), 1)
 
-    vectors = TfidfVectorizer(analyzer=terms, sublinear_tf=True, max_features=TERMS).fit(train)
-    asked = vectors.transform(list(queries))
-    found = []
-    for i, texts in enumerate(candidates):
-        alike = (vectors.transform(list(texts)) @ asked[i].T).toarray().ravel()
-        found.append(int(alike.argmax()))
-    return found
+    def score(query: set[str], text: str) -> float:
+        counts = Counter(features(text))
+        norm = K1 * (1 - B + B * counts.total() / max(longest, 1))
+        return sum(
+            math.log1p((len(train) - seen[term] + 0.5) / (seen[term] + 0.5)) * n * (K1 + 1) / (n + norm)
+            for term, n in counts.items()
+            if term in query
+        )
+
+    asked = (set(features(query)) for query in queries)
+    return [[score(query, text) for text in texts] for query, texts in zip(asked, candidates, strict=True)]
 
 
 def memorised_tags(train: Sequence[tuple[Sequence[str], Sequence[str]]]) -> dict[str, str]:

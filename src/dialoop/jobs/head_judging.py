@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,19 @@ from dialoop.config.heads import ClassifyRecipe, PairRecipe, TagRecipe
 from dialoop.data.head_dataset import HeadDataset
 from dialoop.data.language import detect
 from dialoop.data.spans import repaired
-from dialoop.evals.baselines import majority, memorised_tags, tfidf_ranking, tfidf_regression
+from dialoop.engine.generate import context_of
+from dialoop.engine.loaded import open_model
+from dialoop.engine.score import log_likelihoods
+from dialoop.evals.baselines import bm25_ranking, majority, memorised_tags, tfidf_regression
 from dialoop.evals.classes import class_report, span_report
 from dialoop.evals.head_report import HeadReport, System, by_language
-from dialoop.models.head_config import HeadKind
+from dialoop.jobs.judging import within
+from dialoop.models.encoder import is_encoder
+from dialoop.models.head_config import HeadKind, head_kind
 from dialoop.models.headed_method import attach_head
 from dialoop.train.head_answers import Answering
 from dialoop.train.heads import FITS, classes_of, longest_text, tags_of
-from dialoop.types import Labelled, ModelRef, Pair, Tagged
+from dialoop.types import Labelled, Message, ModelRef, Pair, Tagged
 
 Values = Mapping[str, float]
 Identity = Mapping[str, Any]
@@ -94,23 +101,24 @@ def judge_tags(
 def judge_pairs(
     recipe: PairRecipe, dataset: HeadDataset[Pair], base: ModelRef, made: ModelRef, identity: Identity
 ) -> HeadReport:
-    """Which of several answers fits: by chance, by TF-IDF, by the base with a new head, and by the tuned one.
+    """Which of several answers fits: by chance, by BM25, by P(answer | history) where the base is a decoder,
+    by the base with a new head, and by the tuned one.
 
     Where test rows say themselves what fits, also the accuracy at P = 0.5.
     """
-    right = [row for row in dataset.test if row.fits]
+    right = _drawn([row for row in dataset.test if row.fits], recipe.max_cases, recipe.train.seed)
     asked = [history_text(row.history) for row in right]
     offered = _candidates([row.answer for row in right], recipe.candidates, recipe.train.seed)
     longest = longest_text(base.base, recipe.train.max_length)
-    trained = [text for row in dataset.train for text in (history_text(row.history), row.answer)]
     models = {
         "before": _untaught(base, "sequence", FITS, recipe, longest),
         "after": Answering.load(made.base, longest),
     }
-    ranks = {
-        "TF-IDF": tfidf_ranking(trained, asked, offered),
-        **{name: _ranks(model, asked, offered) for name, model in models.items()},
-    }
+    bm25 = bm25_ranking([row.answer for row in dataset.train], asked, offered)
+    ranks = {"BM25": [_rank(scores) for scores in bm25]}
+    if not is_encoder(base.base) and head_kind(base.base) is None:
+        ranks["P(answer | history)"] = _likelihood_ranks(base, right, offered)
+    ranks |= {name: _ranks(model, asked, offered) for name, model in models.items()}
     chance = float(np.mean([1 / len(texts) for texts in offered]))
     places = by_language([_language(row.history.metadata, row.answer) for row in right])
     found: dict[str, Any] = {"chance": None, **ranks}
@@ -142,6 +150,23 @@ def _candidates(answers: Sequence[str], count: int, seed: int) -> list[list[str]
         drawn = [known[i] for i in chance.permutation(len(known))[:count]]
         found.append([answer, *[each for each in drawn if each != answer][: count - 1]])
     return found
+
+
+def _drawn(rows: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    return [rows[i] for i in sorted(np.random.default_rng(seed).permutation(len(rows))[:count])]
+
+
+def _likelihood_ranks(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Sequence[str]]) -> list[int]:
+    """By the mean log-probability of the answers' tokens."""
+    loaded = open_model(base)
+    context = context_of(loaded.model)
+    dialogues = [
+        within(replace(row.history, messages=(*row.history.messages, Message("assistant", text))), loaded, context)
+        for row, texts in zip(rows, offered, strict=True)
+        for text in texts
+    ]  # fmt: skip
+    found = iter(log_likelihoods(loaded.model, loaded.tokenizer, dialogues))
+    return [_rank([total / tokens for total, tokens in islice(found, len(texts))]) for texts in offered]
 
 
 def _ranks(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[int]:
