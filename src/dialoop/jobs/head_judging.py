@@ -29,7 +29,7 @@ from dialoop.models.head_config import HeadKind, head_kind
 from dialoop.models.headed_method import attach_head
 from dialoop.train.head_answers import Answering
 from dialoop.train.heads import FITS, classes_of, longest_text, tags_of
-from dialoop.types import Labelled, Message, ModelRef, Pair, Tagged
+from dialoop.types import Conversation, Labelled, Message, ModelRef, Pair, Tagged
 
 Values = Mapping[str, float]
 Identity = Mapping[str, Any]
@@ -161,12 +161,16 @@ def _likelihood_ranks(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Se
     loaded = open_model(base)
     context = context_of(loaded.model)
     dialogues = [
-        within(replace(row.history, messages=(*row.history.messages, Message("assistant", text))), loaded, context)
+        within(_answered(row.history, text), loaded, context)
         for row, texts in zip(rows, offered, strict=True)
         for text in texts
-    ]  # fmt: skip
+    ]
     found = iter(log_likelihoods(loaded.model, loaded.tokenizer, dialogues))
     return [_rank([total / tokens for total, tokens in islice(found, len(texts))]) for texts in offered]
+
+
+def _answered(history: Conversation, text: str) -> Conversation:
+    return replace(history, messages=(*history.messages, Message("assistant", text)))
 
 
 def _ranks(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[int]:
