@@ -51,15 +51,20 @@ def load_head_dataset(settings: HeadDataSettings, shape: Shape[T], *, scratch: P
         cut = cut.model_copy(update={"test": 0.0})
     parts, planned = split_rows(carriers, cut, scratch=scratch)
     test = given or parts["test"]
+    train, valid, tested = (
+        tuple(row for each in part for row in shape.back(each))
+        for part in (parts["train"], parts["valid"], test)
+    )
     return HeadDataset(
-        *(tuple(row for each in part for row in shape.back(each))
-          for part in (parts["train"], parts["valid"], test)),
+        train,
+        valid,
+        tested,
         report,
         content_hash((*carriers, *given)),
         f"{planned.rule}; test split given" if given else planned.rule,
         leaks(parts["train"], test, threshold=settings.clean.near_threshold),
         tuple(rejects[:REJECTS_SHOWN]),
-    )  # fmt: skip
+    )
 
 
 def _cleaned(

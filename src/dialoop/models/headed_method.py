@@ -96,7 +96,7 @@ def attach_head(
     """
     whole = new_head(base.base, kind, labels, seed=seed, dtype=dtype)
     with pooler_aside(whole):
-        body: nn.Module = whole.base_model  # type: ignore[assignment]
+        body: Any = whole.base_model
         attached = method_of(settings).attach(body, base, seed=seed)
         if not isinstance(settings, FullMethod | FreezeMethod):
             quantise_frozen(attached.model, settings.base_precision, attached.weights.values())
@@ -108,8 +108,9 @@ def attach_head(
 
 def head_weights(whole: nn.Module) -> dict[str, Parameter]:
     """What a base does not bring: the head, and a BERT's pooler, by their names in the whole."""
+    model: Any = whole
     with pooler_aside(whole):
-        body = {id(weight) for weight in whole.base_model.parameters()}  # type: ignore[operator, union-attr]
+        body = {id(weight) for weight in model.base_model.parameters()}
     return {name: weight for name, weight in whole.named_parameters() if id(weight) not in body}
 
 
