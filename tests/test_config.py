@@ -13,10 +13,12 @@ from dialoop.config import (
     TuneRecipe,
     apply_override,
     expand,
+    load_any,
     load_recipe,
     validate,
 )
 from dialoop.config.explaining import explain
+from dialoop.config.kinds import TUNED
 from dialoop.errors import ConfigError
 
 MINIMAL = 'kind = "tune"\nname = "shop"\n[data]\nsources = ["sample:en"]\n'
@@ -149,3 +151,23 @@ def test_a_method_that_cannot_be_is_refused(method: dict[str, object], message: 
     table = {"name": "shop", "data": {"sources": ["sample:en"]}, "method": method}
     with pytest.raises(ConfigError, match=message):
         validate(TuneRecipe, table, "recipe")
+
+
+@pytest.mark.parametrize("kind", list(TUNED))
+def test_a_recipe_is_of_the_kind_that_it_names(kind: str, tmp_path: Path) -> None:
+    recipe = load_any(write(tmp_path, MINIMAL.replace('"tune"', f'"{kind}"')), TUNED)
+    assert type(recipe) is TUNED[kind]
+
+
+def test_a_kind_that_does_not_exist_is_told_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"kind = 'clasify'; did you mean 'classify'"):
+        load_any(write(tmp_path, MINIMAL.replace('"tune"', '"clasify"')), TUNED)
+
+
+def test_an_architecture_without_a_family_is_a_decoder() -> None:
+    table = {"name": "x", "sources": {"a": {"path": "a.jsonl"}}, "architecture": {"layers": 2},
+             "stages": [{"name": "s", "sources": ["a"], "tokens": 5}]}  # fmt: skip
+    assert validate(PretrainRecipe, table, "recipe").architecture.family == "qwen3"
+    table["architecture"] = {"family": "modernbert", "kv_heads": 2}
+    with pytest.raises(ConfigError, match=r"unknown key 'architecture\.modernbert\.kv_heads'"):
+        validate(PretrainRecipe, table, "recipe")

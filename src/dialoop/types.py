@@ -140,6 +140,33 @@ class Preference:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """A text and the class it belongs to."""
+
+    text: str
+    label: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """The words of a sentence and a tag for each, in IOB2 where they name spans."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A history, an answer to it, and whether the answer fits."""
+
+    history: Conversation
+    answer: str
+    fits: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRef:
     """Where a model lies: a Hugging Face directory and, on top of it, perhaps a PEFT directory."""
 
@@ -332,19 +359,22 @@ class Delta:
     prompt_ids: tuple[int, ...] = ()
 
 
+ServedKind = Literal["decoder", "encoder", "classifier", "scorer"]
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
 
     context: 0 = not known, as of an upstream that does not tell.
-    kind: decoders answer and embed, encoders embed only.
+    kind: decoders answer and embed, encoders embed only, classifiers classify only, scorers score only.
     """
 
     name: str
     created: int
     context: int
     owner: str = "dialoop"
-    kind: Literal["decoder", "encoder"] = "decoder"
+    kind: ServedKind = "decoder"
 
 
 @runtime_checkable
@@ -436,7 +466,10 @@ class Scored:
 
 @runtime_checkable
 class Score(Protocol):
-    """Tells how probable answers are; the history is read once for all of them."""
+    """Tells how probable answers are; the history is read once for all of them.
+
+    A scorer tells of each answer the log-probability that it fits, as if it were of one token.
+    """
 
     async def score(
         self, model: str, history: Conversation, answers: Sequence[str]
@@ -467,6 +500,29 @@ class Embed(Protocol):
         normalize: bool = True,
         dimensions: int | None = None,
     ) -> Embedded: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """The likeliest class of a text, and the probabilities of all, in the model's order."""
+
+    label: str
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """rows: one a text, in order.  prompt_tokens: read for all of them."""
+
+    rows: tuple[Classified, ...]
+    prompt_tokens: int
+
+
+@runtime_checkable
+class Classify(Protocol):
+    """Tells the classes of texts, or of their token ids. A text beyond the context is refused."""
+
+    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification: ...
 
 
 @runtime_checkable

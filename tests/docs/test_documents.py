@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from dialoop.cli.app import app
-from dialoop.config import PretrainRecipe, TuneRecipe, load_recipe
+from dialoop.config import load_any
+from dialoop.config.kinds import KINDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
@@ -50,9 +51,8 @@ def test_every_command_and_option_shown_exists(document: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_valid(path: Path) -> None:
-    kind = PretrainRecipe if path.stem == "base" else TuneRecipe
-    recipe = load_recipe(path, kind)  # type: ignore[type-var]
-    assert recipe.kind in ("tune", "pretrain")
+    recipe = load_any(path, KINDS)
+    assert KINDS[recipe.kind] is type(recipe)  # type: ignore[attr-defined]
 
 
 def test_both_readmes_show_the_same_commands() -> None:

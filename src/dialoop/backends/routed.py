@@ -19,6 +19,8 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Classification,
+    Classify,
     Complete,
     CompleteRequest,
     Condition,
@@ -193,6 +195,13 @@ class RoutedEngine:
             if isinstance(engine, Score):
                 return await engine.score(model, history, answers)
         raise UnsupportedError("no engine here tells the probabilities of answers with this model")
+
+    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+        """By the first engine that classifies."""
+        for engine in await self._serving(model):
+            if isinstance(engine, Classify):
+                return await engine.classify(model, texts)
+        raise UnsupportedError("no engine here classifies with this model")
 
     async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
         """Into the first engine that loads adapters: those of upstreams are theirs to load."""

@@ -100,6 +100,13 @@ def _listed(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def has_template(directory: Path) -> bool:
+    """Whether there is a chat template: encoders have none. Raises ModelError as `read_files`."""
+    config = read_object(directory / "tokenizer_config.json") or {}
+    files = ("chat_template.jinja", "chat_template.json")
+    return bool(config.get("chat_template")) or any((directory / name).is_file() for name in files)
+
+
 def _templates(directory: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """Templates by name, `default` among them; chat_template.jinja has precedence, as in transformers."""
     given = config.get("chat_template")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from dialoop.chat.directory import read_object
@@ -28,7 +29,22 @@ class TextTokenizer:
     def encode(self, text: str, *, framed: bool = True) -> list[int]:
         """Special tokens that `text` spells are plain text. No length is too long."""
         ids = self._encoder.encode(text, control=False)
-        return [*self._before, *ids, *self._after] if framed else ids
+        return self.frame(ids) if framed else ids
+
+    def frame(self, first: Sequence[int], second: Sequence[int] | None = None) -> list[int]:
+        """The ids of one text, or of two in one, with what the post-processor puts around and between."""
+        if second is None:
+            return [*self._before, *first, *self._after]
+        before, between, after = self._pair_frame
+        return [*before, *first, *between, *second, *after]
+
+    @cached_property
+    def _pair_frame(self) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+        bare = self._encoder.full.encode(_PROBE, add_special_tokens=False).ids
+        whole = self._encoder.full.encode(_PROBE, _PROBE).ids
+        starts = [i for i in range(len(whole)) if whole[i : i + len(bare)] == bare]
+        first, last = starts[0], starts[-1]
+        return whole[:first], whole[first + len(bare) : last], whole[last + len(bare) :]
 
     def _frame(self) -> tuple[Sequence[int], Sequence[int]]:
         bare = self._encoder.full.encode(_PROBE, add_special_tokens=False).ids

@@ -24,7 +24,7 @@ def pretrain(
     run: RunFolder = None,
     register: Annotated[bool, typer.Option(help="Register the finished model in the store.")] = True,
 ) -> None:
-    """Train a tokenizer and a decoder. Ctrl-C leaves a run that the same command resumes."""
+    """Train a tokenizer and a decoder, or an encoder. Ctrl-C leaves a run that the same command resumes."""
     from rich.console import Console
 
     from dialoop.config import PretrainRecipe, load_recipe

@@ -181,6 +181,10 @@ def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     body: dict[str, object] = {"model": served[0].name}
     if served[0].kind == "encoder":
         route, body["input"] = "embeddings", "Hello!"
+    elif served[0].kind == "classifier":
+        route, body["input"] = "classify", "Hello!"
+    elif served[0].kind == "scorer":
+        route, body["query"], body["documents"] = "rerank", "Hello!", ["Hi!", "No."]
     else:
         route, body["messages"] = "chat/completions", [{"role": "user", "content": "Hello!"}]
     key = ' -H "Authorization: Bearer $DIALOOP_API_KEY"' if keyed else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,17 +18,24 @@ if TYPE_CHECKING:
 
 
 def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunFolder = None) -> None:
-    """Fine-tune a model on dialogues, compare before with after, register the new version.
+    """Fine-tune a model on the recipe's rows, compare before with after, register the new version.
+
+    Recipes are of kind tune (dialogues), classify (classes of texts), pair (answers that fit) or tag (words).
 
     Ctrl-C leaves a run that the same command resumes.
     """
     from rich.console import Console
 
-    from dialoop.config import TuneRecipe, load_recipe
+    from dialoop.cli.heads import run_head_watched, show_head
+    from dialoop.config import TuneRecipe, load_any
+    from dialoop.config.kinds import TUNED
 
-    loaded = load_recipe(find_recipe(recipe), TuneRecipe, set_ or ())
+    loaded: Any = load_any(find_recipe(recipe), TUNED, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
+    if not isinstance(loaded, TuneRecipe):
+        show_head(console, run_head_watched(loaded, context.obj, folder, console))
+        return
     show_result(console, run_watched(loaded, context.obj, folder, console))
 
 

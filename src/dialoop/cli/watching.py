@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 if TYPE_CHECKING:
     from dialoop.data.dataset import Dataset
+    from dialoop.data.head_dataset import HeadDataset
     from dialoop.train.loop import Progress as Update
 
 TITLES = {
@@ -18,6 +19,8 @@ TITLES = {
     "training": "Fine-tuning",
     "after": "Scoring the tuned model",
     "report": "Comparing and writing the report",
+    "rows": "Reading and cleaning rows",
+    "judging": "Judging the model on the test split, beside baselines",
 }
 
 
@@ -46,6 +49,12 @@ class TerminalWatch:
             f"among {leaked.rows} test rows.",
             highlight=False,
         )
+
+    def rows(self, dataset: HeadDataset[Any]) -> None:
+        """As `data`, of rows for a head."""
+        from dialoop.cli.heads import rows_read
+
+        self.console.print(Markdown(rows_read(dataset)))
 
     def done(self, what: str, done: int, total: int) -> None:
         """Answers or likelihoods so far."""

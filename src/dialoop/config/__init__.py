@@ -1,7 +1,7 @@
 """Frozen settings that refuse strangers, and recipes: TOML files that fill them.
 
-A recipe is one job: `kind = "tune"` or `kind = "pretrain"` and the tables below. Any field can be
-overridden with `--set table.field=value`, the value written as in TOML.
+A recipe is one job: its `kind`, such as `tune`, `classify` or `pretrain`, and the tables below. Any field
+can be overridden with `--set table.field=value`, the value written as in TOML.
 """
 
 from dialoop.config.methods import (
@@ -20,7 +20,7 @@ from dialoop.config.methods import (
     PromptMethod,
     PTuningV2Method,
 )
-from dialoop.config.reading import apply_override, expand, load_recipe, validate
+from dialoop.config.reading import apply_override, expand, load_any, load_recipe, validate
 from dialoop.config.recipes import (
     ArchitectureSettings,
     CleanSettings,
@@ -48,5 +48,6 @@ __all__ = [
     "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings", "OptimSettings",
     "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod",
     "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage", "TextSource",
-    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
+    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_any",
+    "load_recipe", "validate",
 ]  # fmt: skip

@@ -18,17 +18,29 @@ S = TypeVar("S", bound=Settings)
 
 def load_recipe(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
     """The recipe in a TOML file with `a.b=c` overrides applied. Raises ConfigError naming the key."""
+    table = _table(path)
+    for override in overrides:
+        apply_override(table, override)
+    return validate(kind, table, str(path))
+
+
+def load_any(path: Path, kinds: Mapping[str, type[S]], overrides: Sequence[str] = ()) -> S:
+    """As `load_recipe`, for the one of `kinds` that the recipe names; without a name, for the first."""
+    named = _table(path).get("kind", next(iter(kinds)))
+    if named not in kinds:
+        raise ConfigError(f"{path}: kind = {echo(named)}{nearest(str(named), kinds)}")
+    return load_recipe(path, kinds[named], overrides)
+
+
+def _table(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe: give the path of a TOML file, or a shipped recipe's name")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f'{path}: not TOML: {error}: a recipe is UTF-8 text such as `name = "shop"`'
         ) from error
-    for override in overrides:
-        apply_override(table, override)
-    return validate(kind, table, str(path))
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from dialoop.config.encoders import EncoderSettings
 from dialoop.config.methods import LoraMethod, MethodSettings
 from dialoop.config.settings import Settings
 
@@ -255,7 +256,7 @@ class Stage(Settings):
 
 
 class PretrainRecipe(Settings):
-    """Train a tokenizer and a decoder from plain text, then from conversations."""
+    """Train a tokenizer and a decoder from plain text, then from conversations; or an encoder from text."""
 
     kind: Literal["pretrain"] = "pretrain"
     """Names the job."""
@@ -265,8 +266,10 @@ class PretrainRecipe(Settings):
     """Named sources."""
     tokenizer: TokenizerSettings = TokenizerSettings()
     """Vocabulary."""
-    architecture: ArchitectureSettings = ArchitectureSettings()
-    """Shape."""
+    architecture: Annotated[ArchitectureSettings | EncoderSettings, Field(discriminator="family")] = (
+        ArchitectureSettings()
+    )
+    """Shape: of a decoder, or of an encoder with `family = "modernbert"`."""
     stages: tuple[Stage, ...] = Field(min_length=1)
     """In order."""
     micro_batch: int = Field(4096, ge=32)
@@ -277,6 +280,12 @@ class PretrainRecipe(Settings):
     """Share of the documents of every source that is never trained on."""
     seed: int = 0
     """Of initial weights and order."""
+
+    @field_validator("architecture", mode="before")
+    @classmethod
+    def _default_family(cls, shape: Any) -> Any:
+        """A table without a family is the default one's."""
+        return {"family": "qwen3", **shape} if isinstance(shape, dict) else shape
 
 
 Recipe = Annotated[TuneRecipe | PretrainRecipe, Field(discriminator="kind")]

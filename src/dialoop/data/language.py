@@ -88,6 +88,11 @@ def _latin(words: list[str]) -> Language:
     return "en" if english > foreign and accented < 0.15 * len(words) else "other"
 
 
+def is_han(char: str) -> bool:
+    """Whether it is a Chinese character."""
+    return _HAN.fullmatch(char) is not None
+
+
 def language_of(conversation: Conversation) -> Language:
     """The language of what the user and the assistant say."""
     parts: list[str] = []

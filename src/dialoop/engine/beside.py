@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from dialoop.chat.render import Rendered
+from dialoop.engine.classify import HeadRunning, Scores
 from dialoop.engine.embed import EncoderRunning, Vectors
 from dialoop.engine.reader import Wanted
 from dialoop.engine.running import Running
@@ -88,13 +89,24 @@ class EmbedJob(SideJob[Vectors]):
         return running.embed(self.texts, self.owner, self.wanted)
 
 
+@dataclass(eq=False)
+class ClassifyJob(SideJob[Scores]):
+    """Texts, as token ids, for a head."""
+
+    texts: Sequence[Sequence[int]]
+
+    def begin(self, running: HeadRunning, /) -> Generator[None, None, Scores]:
+        """The logits of each text."""
+        return running.classify(self.texts)
+
+
 class Beside:
     """The side jobs of one model, in the order of their arrival; belongs to the worker's thread.
 
     wanted: numbers of jobs that are waited for.
     """
 
-    def __init__(self, running: Running | EncoderRunning, wanted: set[int]) -> None:
+    def __init__(self, running: Running | EncoderRunning | HeadRunning, wanted: set[int]) -> None:
         self._running = running
         self._wanted = wanted
         self._jobs: deque[tuple[SideJob[Any], Generator[None, None, Any]]] = deque()

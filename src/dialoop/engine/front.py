@@ -23,10 +23,12 @@ from dialoop.engine.asking import (
     prompt_of,
 )
 from dialoop.engine.detokenize import Vocabulary, bytes_of
+from dialoop.engine.heads import classified, fitting_ids, log_sigmoid
 from dialoop.engine.reader import Reader, Text
-from dialoop.engine.roster import AnyKnown, Known, KnownEncoder, Roster
+from dialoop.engine.roster import ONLY, AnyKnown, Known, KnownEncoder, KnownHead, Roster
 from dialoop.engine.wire import (
     Answering,
+    Classifying,
     Core,
     Embedding,
     Event,
@@ -42,6 +44,7 @@ from dialoop.engine.wire import (
 from dialoop.errors import OverloadedError, UnsupportedError, echo
 from dialoop.types import (
     ChatRequest,
+    Classification,
     CompleteRequest,
     Conversation,
     Delta,
@@ -90,7 +93,7 @@ class Mail:
 
 class Front:
     """An engine over a core; implements `dialoop.types.Engine`, `Complete`, `Score`, `Embed`,
-    `Tokenize`, `Load` and `Occupied`.
+    `Classify`, `Tokenize`, `Load` and `Occupied`.
 
     max_open: requests running and waiting; one more is refused before its messages are rendered.
     mail: where the core delivers.
@@ -173,10 +176,13 @@ class Front:
         return await asyncio.to_thread(tokenizer.decode, ids, skip_special=False)
 
     async def score(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
-        """log P(answer | history) of each answer. Raises as `chat` does."""
-        known = self._roster.decoder(model)
+        """log P(answer | history) of each answer; a scorer's, that it fits. Raises as `chat` does."""
+        scorer = self._roster.known(model).opened.served.kind == "scorer"
+        known = None if scorer else self._roster.decoder(model)
         if not answers:
             return ()
+        if known is None:
+            return await self._fitting(model, history, answers)
         with self._place():
             rows = await asyncio.to_thread(_scored_rows, history, answers, known)
             now = self._roster.now(model, known)
@@ -185,6 +191,30 @@ class Front:
                 return tuple(
                     replace(each, read=len(row.token_ids)) for each, row in zip(found, rows, strict=True)
                 )
+
+    async def _fitting(self, model: str, history: Conversation, answers: Sequence[str]) -> tuple[Scored, ...]:
+        known = self._roster.head(model)
+        with self._place():
+            ids = await asyncio.to_thread(fitting_ids, history, answers, known.reader)
+            logits = await self._logits(model, known, ids)
+            return tuple(
+                Scored((log_sigmoid(each[0]),), len(row)) for each, row in zip(logits, ids, strict=True)
+            )
+
+    async def classify(self, model: str, texts: Sequence[Text]) -> Classification:
+        """The classes of each text. Raises as `embed`, and UnsupportedError for a model without a head."""
+        known = self._roster.head(model)
+        with self._place():
+            ids = await asyncio.to_thread(known.reader.ids, texts)
+            logits = await self._logits(model, known, ids)
+            rows = tuple(classified(each, known.labels) for each in logits)
+            return Classification(rows, sum(map(len, ids)))
+
+    async def _logits(self, model: str, known: KnownHead, ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        now = self._roster.now(model, known)
+        with self._asked(Classifying(now.model, ids, now.adapter)) as events:
+            found: list[list[float]] = await _next(events)
+            return found
 
     async def embed(
         self, model: str, texts: Sequence[Text], *, normalize: bool = True, dimensions: int | None = None
@@ -243,9 +273,15 @@ class Front:
 
     def _reader(self, known: AnyKnown) -> Reader:
         """Read when it is first asked for: most decoders never embed."""
+        opened = known.opened
         if isinstance(known, KnownEncoder):
             return known.reader
-        opened = known.opened
+        if isinstance(known, KnownHead):
+            raise UnsupportedError(
+                f"model {echo(opened.served.name)} is {ONLY[opened.served.kind]}, and embeds nothing: embed "
+                f"with its base",
+                param="model",
+            )
         if opened.opened:
             raise UnsupportedError(
                 f"model {echo(opened.served.name)} is opened by a soft prompt, which teaches it to answer, "
@@ -318,10 +354,11 @@ def _unanswered(n: int, prompt_tokens: int) -> list[Delta]:
 
 
 def _tokenized(text: str | ChatRequest, known: AnyKnown, framed: bool) -> Tokenized:
-    if isinstance(known, KnownEncoder):
+    if not isinstance(known, Known):
         if not isinstance(text, str):
             raise UnsupportedError(
-                "this model is an encoder, which has no chat: send a prompt", param="messages"
+                f"this model is {ONLY[known.opened.served.kind]}, and has no chat: send a prompt",
+                param="messages",
             )
         ids = tuple(known.reader.tokenizer.encode(text, framed=framed))
         return Tokenized(ids, (), known.reader.context)

@@ -13,11 +13,13 @@ import torch
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.generate import context_of
 from dialoop.engine.reader import Reader
-from dialoop.engine.roster import Known, KnownEncoder
+from dialoop.engine.roster import Known, KnownEncoder, KnownHead
 from dialoop.engine.wire import Opened
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.encoder import is_encoder, load_encoder, positions_of
+from dialoop.models.head_config import head_kind, kind_of, labels_of
+from dialoop.models.heads import Headed, load_headed
 from dialoop.models.load import default_device, load_model, stored_dtype
 from dialoop.models.opening import opening_ids
 from dialoop.types import ModelRef, Precision, Served
@@ -79,7 +81,29 @@ class LoadedEncoder:
         return KnownEncoder(opened, self.reader)
 
 
-Loaded = LoadedModel | LoadedEncoder
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedHead:
+    """A model with a head in memory: it classifies, or scores how well answers fit."""
+
+    served: Served
+    headed: Headed
+    reader: Reader
+    labels: tuple[str, ...]
+    folder: Path
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """transformers' own."""
+        return self.headed.whole  # type: ignore[no-any-return]
+
+    @property
+    def known(self) -> KnownHead:
+        """All but the weights."""
+        opened = Opened(self.served, self.served.name, self.folder, self.reader.size)
+        return KnownHead(opened, self.reader, self.labels)
+
+
+Loaded = LoadedModel | LoadedEncoder | LoadedHead
 
 
 def open_model(
@@ -123,6 +147,22 @@ def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
     return LoadedEncoder(served, model, reader, ref.base)
 
 
+def open_head(ref: ModelRef, *, context: int | None = None) -> LoadedHead:
+    """Load a model with a head over texts; context as for `open_model`. Raises ModelError for others."""
+    if ref.adapter is not None or head_kind(ref.base) != "sequence":
+        raise ModelError(
+            f"{ref.base}: tags words or carries an adapter, and only heads over texts are served"
+        )
+    model = load_headed(ref.base, dtype=torch.float32 if default_device() == "cpu" else None)
+    longest = positions_of(model) if is_encoder(ref.base) else context_of(model)
+    longest -= len(opening_ids(model))
+    config: Any = model.config
+    size = int(config.get_text_config().hidden_size)
+    reader, labels = Reader.load(ref.base, min(context or longest, longest), size), labels_of(ref.base)
+    served = Served(ref.name, int(time.time()), reader.context, kind=kind_of(ref.base))
+    return LoadedHead(served, Headed(model, ref.base), reader, labels, ref.base)
+
+
 def open_models(
     refs: Sequence[ModelRef], *, context: int | None = None, precision: Precision | None = None
 ) -> dict[str, Loaded]:
@@ -134,6 +174,9 @@ def open_models(
     opened: dict[str, Loaded] = {}
     for base in dict.fromkeys(ref.base.resolve() for ref in refs):
         family = [ref for ref in refs if ref.base.resolve() == base]
+        if head_kind(base) is not None:
+            opened |= {ref.name: open_head(ref, context=context) for ref in family}
+            continue
         if is_encoder(base):
             opened |= {ref.name: open_encoder(ref, context=context) for ref in family}
             continue

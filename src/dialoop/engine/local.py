@@ -8,16 +8,18 @@ from threading import Thread
 from typing import Any, Unpack
 
 from dialoop.chat.render import Rendered
-from dialoop.engine.beside import EmbedJob, PromptJob, ScoreJob, SideJob
+from dialoop.engine.beside import ClassifyJob, EmbedJob, PromptJob, ScoreJob, SideJob
 from dialoop.engine.best import Best
+from dialoop.engine.classify import HeadRunning
 from dialoop.engine.constrain import Grammars
 from dialoop.engine.embed import EncoderRunning
 from dialoop.engine.front import Front, Mail
-from dialoop.engine.loaded import Loaded, LoadedModel
+from dialoop.engine.loaded import Loaded, LoadedHead, LoadedModel
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
 from dialoop.engine.wire import (
     Answering,
+    Classifying,
     CoreOptions,
     Deliver,
     Embedding,
@@ -82,7 +84,7 @@ class LocalCore:
         self._compiling = ThreadPoolExecutor(COMPILING, thread_name_prefix="dialoop-compile")
         self._wanted: set[int] = set()
         each = {id(loaded.model): loaded for loaded in models.values()}
-        running: dict[int, Running | EncoderRunning] = {
+        running: dict[int, Running | EncoderRunning | HeadRunning] = {
             key: Running(
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.longest,
                 cache_tokens=cache_tokens or max_rows * loaded.longest, adapters=loaded.adapters,
@@ -90,6 +92,8 @@ class LocalCore:
                 speculate=speculate,
             )
             if isinstance(loaded, LoadedModel)
+            else HeadRunning(loaded.headed, step_tokens=step_tokens)
+            if isinstance(loaded, LoadedHead)
             else EncoderRunning(loaded.model, step_tokens=step_tokens)
             for key, loaded in each.items()
         }  # fmt: skip
@@ -134,19 +138,23 @@ class LocalCore:
         named = {lane: name for name, lane in reversed(self._lane.items())}
         return tuple(self._worker.occupancy(lane, name) for lane, name in named.items())
 
-    def _begin(self, number: int, work: Answering | Scoring | Embedding) -> None:
+    def _begin(self, number: int, work: Answering | Scoring | Embedding | Classifying) -> None:
         try:
             self._worker.submit(self._lane[work.model], *self._jobs(number, work))
         except Exception as error:
             self._wanted.discard(number)
             self._deliver([(number, error)])
 
-    def _jobs(self, number: int, work: Answering | Scoring | Embedding) -> list[Job | SideJob[Any]]:
+    def _jobs(
+        self, number: int, work: Answering | Scoring | Embedding | Classifying
+    ) -> list[Job | SideJob[Any]]:
         if isinstance(work, Scoring):
             opening = self._decoders[work.model].opening
             return [ScoreJob(number, work.adapter, [_opened(row, opening) for row in work.rows])]
         if isinstance(work, Embedding):
             return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
+        if isinstance(work, Classifying):
+            return [ClassifyJob(number, work.adapter, work.texts)]
         sampling = work.sampling
         jobs: list[Job | SideJob[Any]] = []
         if sampling.prompt_logprobs is not None:

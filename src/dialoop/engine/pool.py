@@ -20,6 +20,8 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Classification,
+    Classify,
     Complete,
     CompleteRequest,
     Condition,
@@ -152,6 +154,13 @@ class Pool:
             if not isinstance(host, Embed):
                 raise _unable("embeds no texts")
             return await host.embed(model, texts, normalize=normalize, dimensions=dimensions)
+
+    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+        """As the engine inside."""
+        async with self._host(model) as host:
+            if not isinstance(host, Classify):
+                raise _unable("classifies no texts")
+            return await host.classify(model, texts)
 
     async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
         """As the engine inside."""

@@ -11,8 +11,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any, Unpack
@@ -20,7 +21,7 @@ from typing import Any, Unpack
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.engine.front import Front, Mail
 from dialoop.engine.reader import Reader
-from dialoop.engine.roster import AnyKnown, Known, KnownEncoder
+from dialoop.engine.roster import AnyKnown, Known, KnownEncoder, KnownHead
 from dialoop.engine.wire import (
     CoreOptions,
     Deliver,
@@ -35,6 +36,7 @@ from dialoop.engine.wire import (
 )
 from dialoop.errors import EngineDownError, ModelError
 from dialoop.models.allocator import in_huge_pages
+from dialoop.models.head_config import labels_of
 from dialoop.types import Condition, ModelRef, Precision
 
 log = logging.getLogger("dialoop.engine")
@@ -90,12 +92,16 @@ def _known(opened: Sequence[Opened]) -> dict[str, AnyKnown]:
     """By name, with the tokenizers, one a decoder's base. Raises ModelError."""
     decoders = {each.folder for each in opened if each.served.kind == "decoder"}
     tokenizers = {folder: ChatTokenizer.load(folder) for folder in decoders}
-    return {
-        each.served.name: Known(each, tokenizers[each.folder])
-        if each.folder in decoders
-        else KnownEncoder(each, Reader.load(each.folder, each.served.context, each.size))
-        for each in opened
-    }
+    return {each.served.name: _each(each, tokenizers) for each in opened}
+
+
+def _each(opened: Opened, tokenizers: Mapping[Path, ChatTokenizer]) -> AnyKnown:
+    if opened.folder in tokenizers:
+        return Known(opened, tokenizers[opened.folder])
+    reader = Reader.load(opened.folder, opened.served.context, opened.size)
+    if opened.served.kind == "encoder":
+        return KnownEncoder(opened, reader)
+    return KnownHead(opened, reader, labels_of(opened.folder))
 
 
 def _alike(opened: Sequence[Opened]) -> list[tuple[object, ...]]:

@@ -30,7 +30,22 @@ class KnownEncoder:
     reader: Reader
 
 
-AnyKnown = Known | KnownEncoder
+@dataclass(frozen=True, slots=True, eq=False)
+class KnownHead:
+    """What the front has of a model with a head. labels: its classes, in the model's order."""
+
+    opened: Opened
+    reader: Reader
+    labels: tuple[str, ...]
+
+
+AnyKnown = Known | KnownEncoder | KnownHead
+ONLY = {
+    "encoder": "an encoder, which embeds and answers nothing",
+    "classifier": "a classifier, which tells classes and answers nothing",
+    "scorer": "a scorer, which tells how well answers fit and gives none",
+}
+"""By the kind of a model that does not answer."""
 
 
 class Roster:
@@ -56,11 +71,21 @@ class Roster:
         return self._models[name]
 
     def decoder(self, name: str) -> Known:
-        """Raises UnknownModelError, and UnsupportedError for an encoder."""
+        """Raises UnknownModelError, and UnsupportedError for a model that does not answer."""
         known = self.known(name)
-        if isinstance(known, KnownEncoder):
+        if isinstance(known, Known):
+            return known
+        raise UnsupportedError(
+            f"model {echo(name)} is {ONLY[known.opened.served.kind]}: ask another model", param="model"
+        )
+
+    def head(self, name: str) -> KnownHead:
+        """Raises UnknownModelError, and UnsupportedError for a model without a head."""
+        known = self.known(name)
+        if not isinstance(known, KnownHead):
             raise UnsupportedError(
-                f"model {echo(name)} is an encoder, which embeds and answers nothing: ask another model",
+                f"model {echo(name)} has no head that classifies: serve one that dialoop tune made from a "
+                f"recipe of kind classify, or ask for a choice in a chat",
                 param="model",
             )
         return known

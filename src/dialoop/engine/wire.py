@@ -95,6 +95,15 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Classifying:
+    """Texts as token ids, to a model with a head. Its event: the logits of each text."""
+
+    model: str
+    texts: Sequence[Sequence[int]]
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """An adapter, to be known by a key that no other ever has, nor another version. Its event: `Shelved`."""
 
@@ -117,7 +126,7 @@ class Looking:
     """How busy are the models? Answered at once, beside the steps. Its event: an `Occupancy` a model."""
 
 
-Work = Answering | Scoring | Embedding | Loading | Unloading | Looking
+Work = Answering | Scoring | Embedding | Classifying | Loading | Unloading | Looking
 
 
 @dataclass(frozen=True, slots=True)

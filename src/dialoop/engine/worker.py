@@ -12,6 +12,7 @@ from typing import Any
 
 from dialoop.engine.beside import Beside, SideJob
 from dialoop.engine.best import Best
+from dialoop.engine.classify import HeadRunning
 from dialoop.engine.embed import EncoderRunning
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running, StepError
@@ -220,7 +221,7 @@ class Worker:
 
     def __init__(
         self,
-        models: Mapping[int, Running | EncoderRunning],
+        models: Mapping[int, Running | EncoderRunning | HeadRunning],
         wanted: set[int],
         deliver: Deliver,
         adapter_memory: int,
@@ -309,7 +310,7 @@ class Worker:
         for model, job in arrived:
             lane = self._lanes[model]
             if isinstance(lane, Beside):
-                assert isinstance(job, SideJob), "an encoder embeds only"
+                assert isinstance(job, SideJob), "an encoder embeds only, a head classifies only"
                 lane.add(job)
             elif not callable(job):
                 lane.add(job)

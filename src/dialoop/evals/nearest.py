@@ -91,7 +91,7 @@ def terms(messages: Sequence[Message]) -> Counter[str]:
     counted: Counter[str] = Counter()
     weight = 1.0
     for message in reversed([m for m in messages if m.role not in ("system", "developer")]):
-        for term in _features(message.content):
+        for term in features(message.content):
             counted[term] += weight  # type: ignore[assignment]
         weight *= EARLIER
         if weight < 0.01:
@@ -99,6 +99,7 @@ def terms(messages: Sequence[Message]) -> Counter[str]:
     return counted
 
 
-def _features(text: str) -> list[str]:
+def features(text: str) -> list[str]:
+    """Words and pairs of neighbouring ones; a Chinese character is a word."""
     tokens = words(text)
     return [*tokens, *(f"{a} {b}" for a, b in pairwise(tokens))]

@@ -45,7 +45,7 @@ def judge(ref: ModelRef, chosen: Cases, settings: EvalSettings, on_done: Done) -
         return [generated.text for generated in found]
 
     def score(conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        fitted = [_fit(conversation, loaded, context) for conversation in conversations]
+        fitted = [within(conversation, loaded, context) for conversation in conversations]
         return log_likelihoods(
             loaded.model, loaded.tokenizer, fitted,
             on_progress=lambda done, total: on_done("scoring", done, total),
@@ -62,7 +62,8 @@ def _prompt(history: Conversation, loaded: LoadedModel, room: int) -> tuple[int,
     return prompt
 
 
-def _fit(conversation: Conversation, loaded: LoadedModel, context: int) -> Conversation:
+def within(conversation: Conversation, loaded: LoadedModel, context: int) -> Conversation:
+    """The conversation, without its oldest exchanges where it goes beyond the context."""
     while len(render_prompt(conversation, loaded.tokenizer)) > context:
         shorter = without_oldest(conversation)
         if shorter is None:

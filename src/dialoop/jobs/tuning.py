@@ -156,13 +156,13 @@ def _register(
         recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
         base=recipe.base, data_hash=dataset.content_hash, recipe=settings, metrics=metrics, run_id=run_id,
     )  # fmt: skip
-    folder = _archive(finished.folder, made.ref, store.home)
+    folder = archive(finished.folder, made.ref, store.home)
     store.reports.add("before-after", made.ref, metrics, path=folder / "report.html", run_id=run_id)
     store.runs.finish(run_id, "completed", metrics)
     return replace(finished, folder=folder, version=made)
 
 
-def _archive(folder: Path, ref: str, home: Path) -> Path:
+def archive(folder: Path, ref: str, home: Path) -> Path:
     """A finished run of the home makes room for the next of its name; a folder of the user's stays."""
     target = folder.with_name(ref)
     if folder.resolve().parent != home.resolve() / "runs" or target.exists():

@@ -45,7 +45,7 @@ def load_encoder(
     progress: Any = logging
     progress.disable_progress_bar()
     try:
-        with _unreported():
+        with unreported():
             model, report = loader.from_pretrained(
                 folder,
                 dtype=dtype or default_dtype(device),
@@ -68,7 +68,7 @@ def load_encoder(
 
 
 @contextmanager
-def _unreported() -> Iterator[None]:
+def unreported() -> Iterator[None]:
     """transformers warns of heads that are left out and of plans that it has not; what may not be missing is
     checked here.
     """
@@ -95,9 +95,13 @@ def encode(model: nn.Module, texts: Sequence[Sequence[int]]) -> Tensor:
     """(T, D): the last hidden states of all texts, one after the other; read as one padded batch."""
     config: Any = model.config
     device = next(model.parameters()).device
-    rows = [torch.tensor(text, device=device) for text in texts]
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=config.pad_token_id or 0)
-    lengths = torch.tensor([len(text) for text in texts], device=device)
-    mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
+    ids, mask = padded([torch.tensor(text, device=device) for text in texts], config.pad_token_id or 0)
     hidden: Tensor = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     return hidden[mask]
+
+
+def padded(rows: Sequence[Tensor], padding: int) -> tuple[Tensor, Tensor]:
+    """Texts (L,) as ids (N, longest), and which of them are real."""
+    ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=padding)
+    lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+    return ids, torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]

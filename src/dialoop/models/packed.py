@@ -121,7 +121,7 @@ class PackedBody:
         if getattr(self.model.config.get_text_config(), "sliding_window", None) is not None:
             return False
         lengths = (5, 5, 3)
-        ids = torch.arange(sum(lengths), device=self.device) % self.head.shape[0]
+        ids = torch.arange(sum(lengths), device=self.device) % len(self.model.get_input_embeddings().weight)
         wanted = torch.cat([self._alone(document) for document in _documents(ids, lengths)]).float()
         register()
         self.model.set_attn_implementation(NAME)

@@ -69,8 +69,10 @@ class PrefixTuning:
 
 def _begin(model: nn.Module, base: ModelRef, seed: int) -> Any:
     """The model's embedding; the model is frozen, chance seeded."""
+    from dialoop.models.encoder import is_encoder
+
     refuse_adapter(base)
-    if not hasattr(model, "prepare_inputs_for_generation"):
+    if is_encoder(base.base):
         raise ModelError(
             f"{base.name} is an encoder, which has no place for a soft prompt here: use lora, ia3, "
             f"bottleneck, bitfit, freeze or full"

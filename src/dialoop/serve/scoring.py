@@ -14,7 +14,7 @@ from dialoop.errors import RequestError, UnsupportedError
 from dialoop.serve.bodies import Body, add_route
 from dialoop.serve.wire import parse_chat
 from dialoop.store.identity import new_id
-from dialoop.types import Conversation, Embed, Engine, Message, Score, Scored
+from dialoop.types import Classification, Classify, Conversation, Embed, Engine, Message, Score, Scored
 
 MAX_TEXTS = 1024
 """Of one request."""
@@ -27,7 +27,7 @@ class ScoreBody(Body):
     """The body of POST /v1/score: a history and answers to it."""
 
     model: str
-    """A served decoder: see /v1/models."""
+    """A served decoder, or a scorer, whose score is P(answer fits history): see /v1/models."""
     text_1: Text | None = None
     """The user's turn that is answered."""
     messages: Annotated[list[Any], _MESSAGES] | None = None
@@ -42,7 +42,8 @@ class RerankBody(Body):
     """The body of POST /v1/rerank, in Jina's and Cohere's shape."""
 
     model: str
-    """A served model: an encoder compares vectors, a decoder tells how probable each answer is."""
+    """A served model: an encoder compares vectors, a decoder tells how probable each answer is, a scorer how
+    well it fits."""
     query: Text
     """What is asked."""
     documents: Annotated[list[Any], Field(min_length=1, max_length=MAX_TEXTS)]
@@ -59,7 +60,7 @@ class ClassifyBody(Body):
     """The body of POST /v1/classify."""
 
     model: str
-    """A served model."""
+    """A served model with a head: see /v1/models."""
     input: Text | Texts
     """A text, or several."""
 
@@ -84,10 +85,11 @@ def scoring_routes(engine: Engine, **bounds: Any) -> APIRouter:
         return _reranked(asked, texts, scores, tokens)
 
     async def classify(asked: ClassifyBody) -> dict[str, Any]:
-        """Not served yet: no model here has a head that classifies."""
-        raise UnsupportedError(
-            "no served model has a head that classifies: ask for a choice in a chat instead"
-        )
+        """The classes of texts and their probabilities, by a model with a head."""
+        if not isinstance(engine, Classify):
+            raise UnsupportedError("this engine has no head that classifies: ask for a choice in a chat")
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        return _classes(asked.model, await engine.classify(asked.model, texts))
 
     add_route(router, ("/v1/score", "/score"), ScoreBody, score, **bounds)
     add_route(router, ("/v1/rerank", "/rerank"), RerankBody, rerank, **bounds)
@@ -130,6 +132,21 @@ def _scores(model: str, found: Sequence[Scored]) -> dict[str, Any]:
         "data": rows,
         "usage": _usage(sum(each.read for each in found)),
     }
+
+
+def _classes(model: str, found: Classification) -> dict[str, Any]:
+    """In the shape of vLLM's."""
+    rows = [
+        {
+            "index": i, "label": each.label, "probs": list(each.probabilities),
+            "num_classes": len(each.probabilities),
+        }
+        for i, each in enumerate(found.rows)
+    ]  # fmt: skip
+    return {
+        "id": new_id("classify"), "object": "list", "created": int(time.time()), "model": model, "data": rows,
+        "usage": _usage(found.prompt_tokens),
+    }  # fmt: skip
 
 
 def _usage(tokens: int) -> dict[str, int]:

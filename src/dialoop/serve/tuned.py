@@ -12,6 +12,8 @@ from dialoop.store.models import ModelVersion
 from dialoop.store.registry import Store
 from dialoop.types import (
     ChatRequest,
+    Classification,
+    Classify,
     Complete,
     CompleteRequest,
     Condition,
@@ -33,7 +35,7 @@ from dialoop.types import (
 )
 
 
-class Guests(Engine, Complete, Tokenize, Score, Embed, Load, Health, Occupied, Protocol):
+class Guests(Engine, Complete, Tokenize, Score, Embed, Classify, Load, Health, Occupied, Protocol):
     """An engine that models join while it serves, such as `dialoop.engine.pool.Pool`."""
 
     def offer(self, served: Served, find: Callable[[], ModelRef]) -> None: ...
@@ -154,6 +156,11 @@ class TunedModels:
         """As `chat`."""
         self._check(model)
         return await self._engine.embed(model, texts, normalize=normalize, dimensions=dimensions)
+
+    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+        """As `chat`."""
+        self._check(model)
+        return await self._engine.classify(model, texts)
 
     async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
         """As the engine inside. Raises RequestError for the name of a fine-tuned model."""

@@ -11,6 +11,7 @@ from dialoop.access.account import current_account
 from dialoop.serve.metrics import Metrics, Timing
 from dialoop.types import (
     ChatRequest,
+    Classification,
     CompleteRequest,
     Conversation,
     Delta,
@@ -21,7 +22,7 @@ from dialoop.types import (
     Usage,
 )
 
-WATCHED = ("chat", "complete", "score", "embed")
+WATCHED = ("chat", "complete", "score", "embed", "classify")
 
 
 def watched(engine: Engine, metrics: Metrics) -> Engine:
@@ -117,6 +118,13 @@ class _Watched(_Around):
         """As the engine's."""
         with self._watch(model, texts, 0, 1) as use:
             found: Embedded = await self._engine.embed(model, texts, **options)
+            use.usage = Usage(found.prompt_tokens)
+            return found
+
+    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+        """As the engine's."""
+        with self._watch(model, texts, 0, 1) as use:
+            found: Classification = await self._engine.classify(model, texts)
             use.usage = Usage(found.prompt_tokens)
             return found
 

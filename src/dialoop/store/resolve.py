@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dialoop.errors import StoreError, echo
+from dialoop.store.artefacts import sha256
 from dialoop.types import ModelRef
 
 TOKENIZER = "tokenizer.json"
@@ -47,11 +48,17 @@ def _base_of_adapter(folder: Path) -> str:
 
 
 def template_hash(*folders: Path | None) -> str | None:
-    """The fingerprint of the first tokenizer and chat template among the directories; None without any."""
+    """The fingerprint of the first tokenizer and chat template among the directories; None without any.
+
+    An encoder has no template: of its tokenizer's file then.
+    """
     for folder in folders:
         if folder is not None and (folder / TOKENIZER).is_file():
+            from dialoop.chat.directory import has_template
             from dialoop.chat.tokenizer import ChatTokenizer
 
+            if not has_template(folder):
+                return sha256(folder / TOKENIZER)[:32]
             return ChatTokenizer.load(folder).fingerprint()
     return None
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dialoop.chat.plain import TextTokenizer
 from dialoop.chat.render import render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.wire import conversation_from_openai
@@ -84,9 +85,12 @@ def is_held_out(name: str, index: int, share: float) -> bool:
 
 
 def tokenise(
-    name: str, source: TextSource, tokenizer: ChatTokenizer, folder: Path, held_out: float
+    name: str, source: TextSource, tokenizer: ChatTokenizer | TextTokenizer, folder: Path, held_out: float
 ) -> Tokens:
-    """The source's training tokens, made once and kept in `folder`; held-out rows go to a JSONL beside."""
+    """The source's training tokens, made once and kept in `folder`; held-out rows go to a JSONL beside.
+
+    An encoder's tokenizer reads conversations as plain text.
+    """
     target = folder / f"{name}.npz"
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,8 +112,11 @@ def tokenise(
 
 
 def _tokens_of(
-    row: Mapping[str, Any], source: TextSource, tokenizer: ChatTokenizer
+    row: Mapping[str, Any], source: TextSource, tokenizer: ChatTokenizer | TextTokenizer
 ) -> tuple[Ints, Any] | None:
+    if isinstance(tokenizer, TextTokenizer):
+        ids = np.asarray(tokenizer.encode(plain_text(row, source))[1:])  # without [CLS], with [SEP]
+        return ids, np.ones(len(ids), bool)
     end = [] if tokenizer.pad_id is None else [tokenizer.pad_id]
     if source.as_ != "chat":
         ids = np.asarray(tokenizer.encode(plain_text(row, source)) + end)

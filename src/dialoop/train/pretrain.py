@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.config import OptimSettings, PretrainRecipe
+from dialoop.config import ArchitectureSettings, OptimSettings, PretrainRecipe
+from dialoop.config.encoders import EncoderSettings
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.decoder import Decoder, write_decoder
@@ -24,6 +26,9 @@ from dialoop.train.loop import Progress, Result, train
 from dialoop.train.loss import cross_entropy
 from dialoop.train.optim import Optimizer
 from dialoop.train.vocabulary import train_tokenizer, write_tokenizer
+
+if TYPE_CHECKING:
+    from dialoop.train.pretrain_encoder import EncoderPretraining
 
 SETTINGS = OptimSettings.model_validate({"weight_decay": 0.1, "betas": (0.9, 0.95), "clip": 1.0})
 
@@ -66,24 +71,33 @@ class Pretraining:
 
 def prepare(
     recipe: PretrainRecipe, folder: Path, on_note: Callable[[str], None] = lambda note: None
-) -> Pretraining:
-    """Train or reuse the tokenizer, tokenise the sources, make the decoder."""
+) -> Pretraining | EncoderPretraining:
+    """Train or reuse the tokenizer, tokenise the sources, make the model."""
+    from dialoop.train.pretrain_encoder import prepare_encoder
+
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     _same_run(recipe, folder)
+    shape = recipe.architecture
+    if isinstance(shape, EncoderSettings):
+        return prepare_encoder(recipe, shape, folder, on_note)
+    return _prepare_decoder(recipe, shape, folder, on_note)
+
+
+def _prepare_decoder(
+    recipe: PretrainRecipe, shape: ArchitectureSettings, folder: Path, on_note: Callable[[str], None]
+) -> Pretraining:
     if not (folder / "tokenizer" / "chat_template.jinja").is_file():
         on_note(f"learning {recipe.tokenizer.vocab_size} vocabulary entries")
-        tokenizer = train_tokenizer(_sample(recipe), recipe.tokenizer.vocab_size)
+        tokenizer = train_tokenizer(sample(recipe), recipe.tokenizer.vocab_size)
         template = files("dialoop.assets").joinpath("dialoop-base", "chat_template.jinja")
-        write_tokenizer(
-            tokenizer, template.read_text(encoding="utf-8"), recipe.architecture.context, folder / "tokenizer"
-        )
+        write_tokenizer(tokenizer, template.read_text(encoding="utf-8"), shape.context, folder / "tokenizer")
     loaded = ChatTokenizer.load(folder / "tokenizer")
     sources = {}
     for name, source in recipe.sources.items():
         sources[name] = tokenise(name, source, loaded, folder / "tokens", recipe.held_out)
         on_note(f"{name}: {len(sources[name].offsets) - 1:,} documents, {len(sources[name].tokens):,} tokens")
-    decoder = Decoder(recipe.architecture, loaded.vocab_size, seed=recipe.seed).to(default_dtype("cpu"))
+    decoder = Decoder(shape, loaded.vocab_size, seed=recipe.seed).to(default_dtype("cpu"))
     return Pretraining(recipe, folder, loaded, sources, decoder, StagesPlan(recipe, sources))
 
 
@@ -99,7 +113,7 @@ def _same_run(recipe: PretrainRecipe, folder: Path) -> None:
     path.write_text(json.dumps(fixed, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _sample(recipe: PretrainRecipe) -> Iterator[str]:
+def sample(recipe: PretrainRecipe) -> Iterator[str]:
     """About `sample_bytes` of text: every source gives the same share, rows spread over the whole file."""
     names = recipe.tokenizer.sources or tuple(recipe.sources)
     share = recipe.tokenizer.sample_bytes // len(names)

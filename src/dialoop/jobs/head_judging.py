@@ -1,0 +1,214 @@
+"""A trained head beside what it must beat, on the test rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dialoop.chat.pairs import history_text
+from dialoop.config import FullMethod
+from dialoop.config.heads import ClassifyRecipe, PairRecipe, TagRecipe
+from dialoop.data.head_dataset import HeadDataset
+from dialoop.data.language import detect
+from dialoop.data.spans import repaired
+from dialoop.engine.generate import context_of
+from dialoop.engine.loaded import open_model
+from dialoop.engine.score import log_likelihoods
+from dialoop.evals.baselines import bm25_ranking, majority, memorised_tags, tfidf_regression
+from dialoop.evals.classes import class_report, span_report
+from dialoop.evals.head_report import HeadReport, System, by_language
+from dialoop.jobs.judging import within
+from dialoop.models.encoder import is_encoder
+from dialoop.models.head_config import HeadKind, head_kind
+from dialoop.models.headed_method import attach_head
+from dialoop.train.head_answers import Answering
+from dialoop.train.heads import FITS, classes_of, longest_text, tags_of
+from dialoop.types import Conversation, Labelled, Message, ModelRef, Pair, Tagged
+
+Values = Mapping[str, float]
+Identity = Mapping[str, Any]
+
+
+def judge_classes(
+    recipe: ClassifyRecipe,
+    dataset: HeadDataset[Labelled],
+    base: ModelRef,
+    made: ModelRef,
+    identity: Identity,
+) -> HeadReport:
+    """The commonest class, TF-IDF with a logistic regression, the base with a new head, and the tuned one."""
+    texts, gold = [row.text for row in dataset.test], [row.label for row in dataset.test]
+    longest = longest_text(base.base, recipe.train.max_length)
+    found = {
+        "majority": majority(dataset.train, len(gold)),
+        "TF-IDF + LR": tfidf_regression(dataset.train, texts),
+        "before": _untaught(base, "sequence", classes_of(dataset.train), recipe, longest).labels_for(texts),
+        "after": Answering.load(made.base, longest).labels_for(texts),
+    }
+    places = by_language([_language(row.metadata, row.text) for row in dataset.test])
+
+    def values(system: str, rows: Sequence[int]) -> Values:
+        report = class_report([gold[i] for i in rows], [found[system][i] for i in rows])
+        return {
+            "accuracy": report.accuracy, "macro F1": report.average("macro").f1,
+            "weighted F1": report.average("weighted").f1,
+        }  # fmt: skip
+
+    details = {"Classes, after": class_report(gold, found["after"])}
+    return _report(f"{recipe.name}: classes of texts", found, places, values, details, identity)
+
+
+def judge_tags(
+    recipe: TagRecipe, dataset: HeadDataset[Tagged], base: ModelRef, made: ModelRef, identity: Identity
+) -> HeadReport:
+    """O everywhere, each word's commonest tag, the base with a new head, and the tuned one."""
+    sentences, gold = [row.tokens for row in dataset.test], [row.tags for row in dataset.test]
+    longest = longest_text(base.base, recipe.train.max_length)
+    known = memorised_tags([(row.tokens, row.tags) for row in dataset.train])
+    after, cut = Answering.load(made.base, longest).tags_for(sentences)
+    untaught = _untaught(base, "token", tags_of(dataset.train), recipe, longest)
+    found = {
+        "all O": [("O",) * len(tokens) for tokens in sentences],
+        "word's commonest tag": [repaired([known.get(t, "O") for t in tokens]) for tokens in sentences],
+        "before": untaught.tags_for(sentences)[0],
+        "after": after,
+    }
+    places = by_language([_language(row.metadata, " ".join(row.tokens)) for row in dataset.test])
+
+    def values(system: str, rows: Sequence[int]) -> Values:
+        right, said = [gold[i] for i in rows], [found[system][i] for i in rows]
+        words, spans = class_report(_flat(right), _flat(said)), span_report(right, said)
+        return {
+            "token micro F1": words.average("micro").f1, "token macro F1": words.average("macro").f1,
+            "span precision": spans.average("micro").precision, "span recall": spans.average("micro").recall,
+            "span F1": spans.average("micro").f1,
+        }  # fmt: skip
+
+    details = {
+        "Tags of words, after": class_report(_flat(gold), _flat(after)),
+        "Whole spans, strict, after": span_report(gold, after),
+    }
+    told = {**identity, "sentences cut": cut}
+    return _report(f"{recipe.name}: tags of words", found, places, values, details, told)
+
+
+def judge_pairs(
+    recipe: PairRecipe, dataset: HeadDataset[Pair], base: ModelRef, made: ModelRef, identity: Identity
+) -> HeadReport:
+    """Which of several answers fits: by chance, by BM25, by P(answer | history) where the base is a decoder,
+    by the base with a new head, and by the tuned one.
+
+    Where test rows say themselves what fits, also the accuracy at P = 0.5.
+    """
+    right = _drawn([row for row in dataset.test if row.fits], recipe.max_cases, recipe.train.seed)
+    asked = [history_text(row.history) for row in right]
+    offered = _candidates([row.answer for row in right], recipe.candidates, recipe.train.seed)
+    longest = longest_text(base.base, recipe.train.max_length)
+    models = {
+        "before": _untaught(base, "sequence", FITS, recipe, longest),
+        "after": Answering.load(made.base, longest),
+    }
+    bm25 = bm25_ranking([row.answer for row in dataset.train], asked, offered)
+    ranks = {"BM25": [_rank(scores) for scores in bm25]}
+    if not is_encoder(base.base) and head_kind(base.base) is None:
+        ranks["P(answer | history)"] = _likelihood_ranks(base, right, offered)
+    ranks |= {name: _ranks(model, asked, offered) for name, model in models.items()}
+    chance = float(np.mean([1 / len(texts) for texts in offered]))
+    places = by_language([_language(row.history.metadata, row.answer) for row in right])
+    found: dict[str, Any] = {"chance": None, **ranks}
+
+    def values(system: str, rows: Sequence[int]) -> Values:
+        if system == "chance":
+            return {"recall@1": chance}
+        return {"recall@1": float(np.mean([found[system][i] == 0 for i in rows]))}
+
+    told = {**identity, "candidates": recipe.candidates, "loss": recipe.loss}
+    details = {}
+    if len(right) < len(dataset.test):
+        scores = models["after"].fits([(history_text(row.history), row.answer) for row in dataset.test])
+        gold, said = ([_word(fits) for fits in side] for side in (
+            [row.fits for row in dataset.test], [score >= 0.5 for score in scores]))  # fmt: skip
+        details["Fits or not, after"] = class_report(gold, said)
+    return _report(f"{recipe.name}: answers that fit", found, places, values, details, told)
+
+
+def _word(fits: bool) -> str:
+    return "fits" if fits else "does not fit"
+
+
+def _candidates(answers: Sequence[str], count: int, seed: int) -> list[list[str]]:
+    """The right answer first, then others that are not the same text."""
+    chance, known = np.random.default_rng(seed), sorted(set(answers))
+    found = []
+    for answer in answers:
+        drawn = [known[i] for i in chance.permutation(len(known))[:count]]
+        found.append([answer, *[each for each in drawn if each != answer][: count - 1]])
+    return found
+
+
+def _drawn(rows: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    return [rows[i] for i in sorted(np.random.default_rng(seed).permutation(len(rows))[:count])]
+
+
+def _likelihood_ranks(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Sequence[str]]) -> list[int]:
+    """By the mean log-probability of the answers' tokens."""
+    loaded = open_model(base)
+    context = context_of(loaded.model)
+    dialogues = [
+        within(_answered(row.history, text), loaded, context)
+        for row, texts in zip(rows, offered, strict=True)
+        for text in texts
+    ]
+    found = iter(log_likelihoods(loaded.model, loaded.tokenizer, dialogues))
+    return [_rank([total / tokens for total, tokens in islice(found, len(texts))]) for texts in offered]
+
+
+def _answered(history: Conversation, text: str) -> Conversation:
+    return replace(history, messages=(*history.messages, Message("assistant", text)))
+
+
+def _ranks(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[int]:
+    pairs = [(history, text) for history, texts in zip(asked, offered, strict=True) for text in texts]
+    scores = iter(model.fits(pairs))
+    return [_rank([next(scores) for _ in texts]) for texts in offered]
+
+
+def _rank(scores: Sequence[float]) -> int:
+    """How many candidates are not worse than the first, the right one; equal ones count against it."""
+    return sum(score >= scores[0] for score in scores[1:])
+
+
+def _untaught(base: ModelRef, kind: HeadKind, labels: Sequence[str], recipe: Any, longest: int) -> Answering:
+    """The base with the head that training begins with."""
+    model = attach_head(base, kind, labels, FullMethod(), seed=recipe.train.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        return Answering.load(model.save(Path(folder)).base, longest)
+
+
+def _flat(sentences: Sequence[Sequence[str]]) -> list[str]:
+    return [tag for tags in sentences for tag in tags]
+
+
+def _language(metadata: Mapping[str, Any], text: str) -> str:
+    return str(metadata.get("language") or detect(text))
+
+
+def _report(
+    title: str,
+    found: Mapping[str, Any],
+    places: Mapping[str, Sequence[int]],
+    values: Callable[[str, Sequence[int]], Values],
+    details: Mapping[str, Any],
+    identity: Identity,
+) -> HeadReport:
+    systems = tuple(
+        System(name, {language: values(name, rows) for language, rows in places.items()}) for name in found
+    )
+    counts = {language: len(rows) for language, rows in places.items()}
+    return HeadReport(title, systems, details, counts, identity)
