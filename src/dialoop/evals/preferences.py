@@ -12,27 +12,38 @@ from dialoop.evals.report import Row, in_order
 from dialoop.evals.task import origin
 from dialoop.types import Preference
 
-Likelihoods = Sequence[tuple[float, float]]
-"""Of each pair the chosen and the rejected answer: sums of natural logarithms over their tokens."""
+Likelihood = tuple[float, int]
+"""Sum of natural logarithms over an answer's tokens, and their number."""
+Likelihoods = Sequence[tuple[Likelihood, Likelihood]]
+"""Of each pair: of the chosen and of the rejected answer."""
 
 
 def preference_accuracy() -> Metric:
-    """Share of pairs whose chosen answer is the likelier, in percent."""
-    return _metric("preference accuracy", lambda margins: np.where(margins > 0, 100.0, 0.0), digits=1)
+    """Share of pairs whose chosen answer is the likelier by token, in percent: the longer answer of two would
+    hardly ever be as a whole.
+    """
+
+    def value(chosen: Stats, rejected: Stats) -> Stats:
+        better = chosen[:, 0] / chosen[:, 1] > rejected[:, 0] / rejected[:, 1]
+        return np.where(better, 100.0, 0.0)
+
+    return _metric("preference accuracy", value, "log:e|per:token", digits=1)
 
 
 def preference_margin() -> Metric:
     """log P(chosen) - log P(rejected), mean over the pairs: its change times beta is DPO's reward margin."""
-    return _metric("preference margin", lambda margins: margins, digits=2)
+    return _metric("preference margin", lambda c, r: c[:, 0] - r[:, 0], "log:e|sum:answer", digits=2)
 
 
-def _metric(name: str, value: Callable[[Stats], Stats], *, digits: int) -> Metric:
-    def cases(chosen: Sequence[float], rejected: Sequence[float]) -> Stats:
+def _metric(name: str, value: Callable[[Stats, Stats], Stats], signature: str, *, digits: int) -> Metric:
+    """value: (n, 2) sums and tokens of both sides -> (n,)."""
+
+    def cases(chosen: Sequence[Likelihood], rejected: Sequence[Likelihood]) -> Stats:
         same_length(chosen, rejected)
-        margins = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
-        return np.column_stack([value(margins), np.ones(len(margins))])
+        sides = (np.asarray(side, np.float64) for side in (chosen, rejected))
+        return np.column_stack([value(*sides), np.ones(len(chosen))])
 
-    return Metric(name, cases, ratio, "log:e|sum:answer", digits=digits, reads="likelihood")
+    return Metric(name, cases, ratio, signature, digits=digits, reads="likelihood")
 
 
 def preference_rows(

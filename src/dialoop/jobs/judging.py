@@ -10,6 +10,7 @@ from dialoop.config import EvalSettings
 from dialoop.engine.generate import context_of, generate
 from dialoop.engine.loaded import LoadedModel, open_model
 from dialoop.engine.score import log_likelihoods
+from dialoop.evals.preferences import Likelihoods
 from dialoop.evals.task import Case, Outcome, cases, run
 from dialoop.train.fit import without_oldest
 from dialoop.types import Conversation, ModelRef, Preference, Sampling
@@ -54,16 +55,15 @@ def judge(ref: ModelRef, chosen: Cases, settings: EvalSettings, on_done: Done) -
     return run(chosen.asked, answer, score, scored=chosen.scored)
 
 
-def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> tuple[tuple[float, float], ...]:
-    """log P of each pair's two answers, the chosen one first."""
+def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Likelihoods:
+    """log P of each pair's two answers, the chosen one first, with their tokens."""
     loaded = open_model(ref)
     context = context_of(loaded.model)
     sides = [_fit(side, loaded, context) for pair in pairs for side in (pair.conversation, pair.other)]
     found = log_likelihoods(
         loaded.model, loaded.tokenizer, sides, on_progress=lambda done, total: on_done("pairs", done, total)
     )
-    sums = [total for total, _ in found]
-    return tuple(zip(sums[::2], sums[1::2], strict=True))
+    return tuple(zip(found[::2], found[1::2], strict=True))
 
 
 def _prompt(history: Conversation, loaded: LoadedModel, room: int) -> tuple[int, ...]:
