@@ -80,7 +80,7 @@ def test_every_route_is_compared_and_every_one_that_takes_a_body_has_a_table_on_
 
 ALIASES = {"/score": "/v1/score", "/rerank": "/v1/rerank", "/classify": "/v1/classify"}
 PLAIN = {"POST /v1/classify"}
-"""Refused whatever comes: its page says so."""
+"""It takes a model with a head, which no page has: its page says so."""
 
 
 def make_document() -> dict[str, Any]:

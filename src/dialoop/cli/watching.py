@@ -38,7 +38,7 @@ class TerminalWatch:
         self.close()
         self.console.print(f"\n[bold cyan]\\[{number}/{self.steps}][/] [bold]{TITLES[title]}[/]")
 
-    def data(self, dataset: Dataset) -> None:
+    def data(self, dataset: Dataset[Any]) -> None:
         """The cleaning report and the split."""
         self.console.print(Markdown(dataset.report.to_text()))
         counts = f"{len(dataset.train)} train, {len(dataset.valid)} validation, {len(dataset.test)} test"
