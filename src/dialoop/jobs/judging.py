@@ -59,7 +59,7 @@ def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Li
     """log P of each pair's two answers, the chosen one first, with their tokens."""
     loaded = open_model(ref)
     context = context_of(loaded.model)
-    sides = [_fit(side, loaded, context) for pair in pairs for side in (pair.conversation, pair.other)]
+    sides = [within(side, loaded, context) for pair in pairs for side in (pair.conversation, pair.other)]
     found = log_likelihoods(
         loaded.model, loaded.tokenizer, sides, on_progress=lambda done, total: on_done("pairs", done, total)
     )
