@@ -134,9 +134,19 @@ class Preference:
     rejected: Message
 
     @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What is known about it."""
+        return self.history.metadata
+
+    @property
     def conversation(self) -> Conversation:
         """The history with the chosen answer: the supervised example inside a preference."""
         return replace(self.history, messages=(*self.history.messages, self.chosen))
+
+    @property
+    def other(self) -> Conversation:
+        """The history with the rejected answer."""
+        return replace(self.history, messages=(*self.history.messages, self.rejected))
 
 
 @dataclass(frozen=True, slots=True)

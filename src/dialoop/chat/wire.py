@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from dialoop.errors import DataError, echo, nearest
-from dialoop.types import ROLES, Conversation, Grammar, Message, Role, Tool, ToolCall
+from dialoop.types import ROLES, Conversation, Grammar, Message, Preference, Role, Tool, ToolCall
 
 _MESSAGE_KEYS = frozenset({
     "role", "content", "refusal", "name", "weight", "tool_calls", "tool_call_id", "function_call",
@@ -42,6 +42,18 @@ def conversation_to_openai(conversation: Conversation) -> dict[str, Any]:
     if conversation.metadata:
         row["metadata"] = dict(conversation.metadata)
     return row
+
+
+def preference_to_openai(preference: Preference) -> dict[str, Any]:
+    """A row of OpenAI's preference format; `metadata` stands beside its three keys, where not empty."""
+    asked = conversation_to_openai(preference.history)
+    metadata = {"metadata": asked.pop("metadata")} if "metadata" in asked else {}
+    return {
+        "input": asked,
+        "preferred_output": [message_to_openai(preference.chosen)],
+        "non_preferred_output": [message_to_openai(preference.rejected)],
+        **metadata,
+    }
 
 
 def message_from_openai(obj: Mapping[str, Any], *, where: str = "message") -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -35,7 +35,7 @@ class TerminalWatch:
         self.close()
         self.console.print(f"\n[bold cyan]\\[{number}/{self.steps}][/] [bold]{TITLES[title]}[/]")
 
-    def data(self, dataset: Dataset) -> None:
+    def data(self, dataset: Dataset[Any]) -> None:
         """The cleaning report and the split."""
         self.console.print(Markdown(dataset.report.to_text()))
         counts = f"{len(dataset.train)} train, {len(dataset.valid)} validation, {len(dataset.test)} test"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from dialoop.config import CleanSettings, CleanStep
+from dialoop.data.contrast import supervised
 from dialoop.data.exact import SeenKeys, content_key
 from dialoop.data.language import language_of
 from dialoop.data.markup import is_about_code, plain
@@ -179,7 +180,7 @@ def _language(
 ) -> Conversation | None:
     """Sets `language` where it is missing; says where the given one disagrees with the text."""
     tally.saw("language")
-    found = language_of(conversation)
+    found = language_of(supervised(conversation))
     given = conversation.metadata.get("language")
     tally.label(found)
     if given is None:
@@ -196,7 +197,7 @@ def _quality(
     name: str, conversation: Conversation, tally: Tally, settings: CleanSettings
 ) -> Conversation | None:
     tally.saw("quality")
-    flags = flags_of(conversation)
+    flags = flags_of(supervised(conversation))
     if not flags:
         return conversation
     if any(flag in settings.drop_flags for flag in flags):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from dialoop.config import CleanSettings, DataFormat
 from dialoop.data.clean import Progress, clean
+from dialoop.data.contrast import supervised
 from dialoop.data.rejects import Rejected, RejectsFile
-from dialoop.data.sources import Detected, conversations, detect, read_detected
+from dialoop.data.sources import Detected, detect, dialogues, read_detected
 from dialoop.data.tally import REJECTING_STEPS, Change, CleaningReport, Tally
 from dialoop.data.vault import Vault
 from dialoop.data.writer import write_openai
@@ -51,7 +52,7 @@ class Cleaned:
 
 
 class _Reader:
-    """Conversations of all files; knows the file and row that it is at, for the rejects file."""
+    """The dialogues of all files; knows the file and row that it is at, for the rejects file."""
 
     def __init__(self, source: Input, reject: RejectsFile | None) -> None:
         self.detected = source.detected()
@@ -71,9 +72,9 @@ class _Reader:
         for path, detected in self.detected:
             self._file, self._row = str(path), 0
             items = read_detected(path, detected, on_reject=self._unreadable)
-            for conversation in conversations(items, on_reject=self._unreadable, file=str(path)):
+            for conversation in dialogues(items, on_reject=self._unreadable, file=str(path)):
                 self._row += 1
-                self.turns[len(conversation.messages)] += 1
+                self.turns[len(supervised(conversation).messages)] += 1
                 yield conversation
 
     def _unreadable(self, rejected: Rejected) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from dialoop.data.contrast import Ordered, on_each_side
 from dialoop.types import Conversation, Message
 
-Ordered = tuple[Conversation | None, tuple[str, ...]]
 
-
+@on_each_side
 def in_order(conversation: Conversation) -> Ordered:
     """Same-role neighbours merged, leading assistant turns dropped; None for a tool turn without a call."""
     messages, changes = conversation.messages, []
@@ -72,6 +72,7 @@ def _tools_answer_calls(messages: Sequence[Message]) -> bool:
     return True
 
 
+@on_each_side
 def in_bounds(conversation: Conversation, max_chars: int, max_turns: int) -> Ordered:
     """Without empty turns; None where a turn is too long, turns are too many, or one side is missing."""
     messages = conversation.messages

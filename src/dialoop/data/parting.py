@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dialoop.chat.wire import conversation_to_openai
 from dialoop.config import SplitSettings
 from dialoop.data.cleaning import Input, published
 from dialoop.data.near import near_clusters
 from dialoop.data.rejects import RejectsFile
-from dialoop.data.sources import OnReject, conversations, read_detected
+from dialoop.data.sources import OnReject, dialogues, read_detected
 from dialoop.data.spill import batches, scratch_folder
 from dialoop.data.split import PARTS, Again, Part, plan
+from dialoop.data.writer import openai_line
 from dialoop.errors import DataError
 from dialoop.types import Conversation
 
@@ -94,7 +94,7 @@ class _Rows:
     def _read(self, reject: OnReject) -> Iterator[Conversation]:
         for path, detected in self._detected:
             items = read_detected(path, detected, on_reject=reject)
-            yield from conversations(items, on_reject=reject, file=str(path))
+            yield from dialogues(items, on_reject=reject, file=str(path))
 
 
 def _leaked(rows: Again, parts: NDArray[np.uint8], scratch: Path, threshold: float) -> NDArray[np.bool_]:
@@ -115,8 +115,7 @@ def _write_parts(rows: Again, where: NDArray[np.uint8], folder: Path) -> dict[Pa
         ]
         for place, conversation in zip(where.tolist(), rows(), strict=True):
             if place != LEFT_OUT:
-                row = conversation_to_openai(conversation)
-                files[place].write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+                files[place].write(openai_line(conversation))
     return {part: int(np.sum(where == i)) for i, part in enumerate(PARTS)}
 
 

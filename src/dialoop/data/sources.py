@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dialoop.config import DataFormat, expand
 from dialoop.data.containers import Container, rows
+from dialoop.data.contrast import Contrast, supervised
 from dialoop.data.detect import Detected, detect
 from dialoop.data.message_table import grouped
 from dialoop.data.plain_text import documents, transcripts
@@ -19,12 +20,13 @@ from dialoop.errors import DataError, echo, nearest
 from dialoop.types import Conversation, Document, Preference
 
 __all__ = [
-    "Detected", "Item", "Rejected", "RejectsFile", "conversations", "detect", "locate", "read",
-    "read_detected", "read_source", "write_openai",
+    "Detected", "Item", "Rejected", "RejectsFile", "contrasts", "conversations", "detect", "dialogues",
+    "locate", "read", "read_detected", "read_source", "write_openai",
 ]  # fmt: skip
 
 OnReject = Callable[[Rejected], None]
-SAMPLES = ("en", "zh")
+SAMPLES: Mapping[str, DataFormat] = {"en": "openai", "zh": "openai", "preference": "preference"}
+"""The format of each sample that is shipped."""
 
 
 def read(
@@ -75,8 +77,8 @@ def _items(found: Iterable[tuple[int, object]], detected: Detected, reject: Reje
         yield from items
 
 
-def conversations(items: Iterable[Item], on_reject: OnReject, file: str = "") -> Iterator[Conversation]:
-    """The conversations among `items`; a preference gives its chosen one, a document is rejected.
+def dialogues(items: Iterable[Item], on_reject: OnReject, file: str = "") -> Iterator[Conversation]:
+    """The conversations among `items`, and the preferences as contrasts; a document is rejected.
 
     The line of such a reject is the item's number, from 1.
     """
@@ -85,13 +87,29 @@ def conversations(items: Iterable[Item], on_reject: OnReject, file: str = "") ->
             case Conversation():
                 yield item
             case Preference():
-                yield item.conversation
+                yield Contrast.of(item)
             case Document():
                 on_reject(Rejected(file, number, "plain text without turns: it can only be pre-trained on"))
 
 
+def conversations(items: Iterable[Item], on_reject: OnReject, file: str = "") -> Iterator[Conversation]:
+    """As `dialogues`, for those who imitate: a preference gives its chosen conversation."""
+    return map(supervised, dialogues(items, on_reject, file))
+
+
+def contrasts(items: Iterable[Item], on_reject: OnReject, file: str = "") -> Iterator[Contrast]:
+    """The preferences among `items` alone; whatever else there is, or prefers nothing, is rejected."""
+    for number, item in enumerate(items, 1):
+        if not isinstance(item, Preference):
+            on_reject(Rejected(file, number, "no preference: it has no chosen and no rejected answer"))
+        elif item.chosen == item.rejected:
+            on_reject(Rejected(file, number, "the chosen and the rejected answer are the same"))
+        else:
+            yield Contrast.of(item)
+
+
 def locate(source: str) -> Path:
-    """The file behind `sample:en`, `sample:zh`, `file:PATH` or a path. Raises ConfigError or DataError."""
+    """The file behind `sample:en` and its like, `file:PATH` or a path. Raises ConfigError or DataError."""
     kind, _, rest = source.partition(":")
     if kind == "sample":
         if rest not in SAMPLES:
@@ -111,5 +129,5 @@ def read_source(
     """As `read`, for a source as recipes name it."""
     path = locate(source)
     if source.startswith("sample:"):
-        format, columns, encoding = "openai", {}, "utf-8"
+        format, columns, encoding = SAMPLES[source.removeprefix("sample:")], {}, "utf-8"
     return read(path, format=format, columns=columns, encoding=encoding, on_reject=on_reject)

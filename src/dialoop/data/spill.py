@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dialoop.data.contrast import Contrast
 from dialoop.types import Conversation, Message, Tool, ToolCall
 
 BATCH = 256
@@ -74,12 +75,12 @@ def _flat(conversation: Conversation) -> tuple[Any, ...]:
         for m in conversation.messages
     ]
     tools = [(t.name, t.description, dict(t.parameters), t.strict) for t in conversation.tools]
-    return messages, tools, dict(conversation.metadata)
+    return isinstance(conversation, Contrast), messages, tools, dict(conversation.metadata)
 
 
 def _conversation(flat: tuple[Any, ...]) -> Conversation:
-    messages, tools, metadata = flat
-    return Conversation(
+    contrasts, messages, tools, metadata = flat
+    return (Contrast if contrasts else Conversation)(
         tuple(
             Message(role, content, name, tuple(ToolCall(*call) for call in calls), call_id, weight, reasoning)
             for role, content, name, calls, call_id, weight, reasoning in messages

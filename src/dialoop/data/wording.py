@@ -62,6 +62,7 @@ _ZH: Wording = {
     "leading assistant turn": "开头的助手轮次",
     "tool turn without a call": "没有对应调用的工具轮次",
     "empty turn": "空轮次",
+    "an answer is empty": "有一个回答为空",
     "no user turn": "没有用户轮次",
     "no assistant turn": "没有助手轮次",
     "turn too long": "轮次过长",

@@ -1,4 +1,4 @@
-"""Conversations to OpenAI's JSONL, whole or not at all."""
+"""Conversations and preferences to OpenAI's JSONL, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dialoop.chat.wire import conversation_to_openai
+from dialoop.chat.wire import conversation_to_openai, preference_to_openai
+from dialoop.data.contrast import Contrast
 from dialoop.types import Conversation
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -26,12 +27,19 @@ def write_openai(path: Path, conversations: Iterable[Conversation]) -> int:
     try:
         with _text_file(partial, path.suffix == ".gz") as file:
             for conversation in conversations:
-                file.write(_ENCODER.encode(conversation_to_openai(conversation)) + "\n")
+                file.write(openai_line(conversation))
                 count += 1
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return count
+
+
+def openai_line(conversation: Conversation) -> str:
+    """One line of OpenAI's format for conversations, or of the one for preferences."""
+    if isinstance(conversation, Contrast):
+        return _ENCODER.encode(preference_to_openai(conversation.preference)) + "\n"
+    return _ENCODER.encode(conversation_to_openai(conversation)) + "\n"
 
 
 def _text_file(path: Path, gzipped: bool) -> Any:

@@ -28,7 +28,7 @@ from dialoop.jobs.judging import choose_cases, judge
 from dialoop.store.registry import ModelVersion, Store
 from dialoop.train.loop import Progress, read_journal
 from dialoop.train.tune import Tuned, tune
-from dialoop.types import ModelRef
+from dialoop.types import Conversation, ModelRef
 
 
 class Watch(Protocol):
@@ -36,7 +36,7 @@ class Watch(Protocol):
 
     def step(self, number: int, title: str) -> None: ...
 
-    def data(self, dataset: Dataset) -> None: ...
+    def data(self, dataset: Dataset[Any]) -> None: ...
 
     def done(self, what: str, done: int, total: int) -> None: ...
 
@@ -80,7 +80,7 @@ def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch
         return _register(store, recipe, run.id, dataset, finished)
 
 
-def _check(dataset: Dataset, recipe: TuneRecipe) -> None:
+def _check(dataset: Dataset[Conversation], recipe: TuneRecipe) -> None:
     if not dataset.train or not dataset.test:
         raise DataError(
             f"{len(dataset.train)} conversations to train on and {len(dataset.test)} to test on "
@@ -89,7 +89,12 @@ def _check(dataset: Dataset, recipe: TuneRecipe) -> None:
 
 
 def _work(
-    recipe: TuneRecipe, base: ModelRef, dataset: Dataset, folder: Path, command: str, watch: Watch
+    recipe: TuneRecipe,
+    base: ModelRef,
+    dataset: Dataset[Conversation],
+    folder: Path,
+    command: str,
+    watch: Watch,
 ) -> Finished:
     chosen = choose_cases(dataset.test, recipe.eval)
     watch.step(2, "before")
@@ -113,7 +118,7 @@ def _work(
 def _report(
     sides: Sequence[tuple[Outcome, ...]],
     recipe: TuneRecipe,
-    dataset: Dataset,
+    dataset: Dataset[Conversation],
     identity: Identity,
     folder: Path,
 ) -> Report:
@@ -128,7 +133,7 @@ def _report(
 def _near_free(
     sides: Sequence[tuple[Outcome, ...]],
     recipe: TuneRecipe,
-    dataset: Dataset,
+    dataset: Dataset[Conversation],
     identity: Identity,
     folder: Path,
 ) -> Report | None:
@@ -146,7 +151,7 @@ def _near_free(
 
 
 def _register(
-    store: Store, recipe: TuneRecipe, run_id: str, dataset: Dataset, finished: Finished
+    store: Store, recipe: TuneRecipe, run_id: str, dataset: Dataset[Conversation], finished: Finished
 ) -> Finished:
     report, artefact = finished.report, finished.tuned.artefact
     if report is None or artefact is None:
@@ -184,7 +189,7 @@ def _values(change: Comparison) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset, command: str) -> Identity:
+def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation], command: str) -> Identity:
     leaked = dataset.leaked
     return Identity(
         base=base.name,
