@@ -25,7 +25,7 @@ from dialoop.config import RegularisationSettings
 from dialoop.models.load import load_model
 from dialoop.models.packed import PackedBody, plain_head
 from dialoop.train.batch import Batch
-from dialoop.train.tune import Objective
+from dialoop.train.objective import Objective
 from dialoop.types import ModelRef
 from tests.tiny import make_tiny_model, tiny_model
 

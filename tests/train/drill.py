@@ -1,7 +1,7 @@
 """A small tuning run to practise on, and children that are struck down in it.
 
 `python -m tests.train.drill FOLDER` runs it undisturbed and disturbed, and prints what each left as JSON;
-`... FOLDER METHODS`, with methods as JSON by name, does so for each, killed once.
+`... FOLDER RECIPES`, with changes of the recipe as JSON by name, does so for each, killed once.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dialoop.config import TuneRecipe
+from dialoop.config import PreferenceObjective, TuneRecipe
 from dialoop.train.loop import Progress
 from dialoop.train.tune import Tuned, tune
-from dialoop.types import Conversation, Message, ModelRef
+from dialoop.types import Conversation, Message, ModelRef, Preference
 from tests.tiny import make_tiny_model
 
 ANSWERS = {
@@ -33,6 +33,11 @@ ANSWERS = {
 DIALOGUES = tuple(
     Conversation((Message("user", question), Message("assistant", answer)))
     for question, answer in ANSWERS.items()
+)
+WORSE = ("No.", "不行。", "Ask elsewhere, please.", "不知道！", "Go away.", "走开，别来烦我。")
+PREFERENCES = tuple(
+    Preference(dialogue.history, dialogue.messages[-1], Message("assistant", other))
+    for dialogue, other in zip(DIALOGUES, WORSE, strict=True)
 )
 UPDATES = 12
 
@@ -115,19 +120,25 @@ def interrupted(base: Path, folder: Path) -> None:
     (folder / "told.json").write_text(json.dumps(told))
 
 
-def methods(folder: Path, chosen: dict[str, dict[str, Any]]) -> None:
-    """Six updates by each method: undisturbed, and killed after the fifth and taken up again."""
-    base = make_tiny_model(folder / "base")
+def recipes(folder: Path, chosen: dict[str, dict[str, Any]]) -> None:
+    """Some updates by each recipe: undisturbed, and killed after the fifth and taken up again."""
+    base, teacher = make_tiny_model(folder / "base"), make_tiny_model(folder / "teacher", seed=1)
     found: dict[str, Any] = {}
-    for name, method in chosen.items():
-        taken = recipe(method={**method}, train__epochs=1.5, train__checkpoint_every=2)
+    for name, changes in chosen.items():
+        taken = recipe(**changes, train__epochs=1.5, train__checkpoint_every=2)
+        rows: Any = PREFERENCES if isinstance(taken.objective, PreferenceObjective) else DIALOGUES
         statuses, sums = [], []
         for place, strike in ((folder / name / "whole", 0), (folder / name / "killed", 5)):
             for step in dict.fromkeys((strike, 0)):
 
-                def work(place: Path = place, step: int = step, taken: TuneRecipe = taken) -> None:
+                def work(
+                    place: Path = place, step: int = step, taken: TuneRecipe = taken, rows: Any = rows
+                ) -> None:
                     strike = striking(step, signal.SIGKILL)
-                    tune(taken, ModelRef("tiny", base), DIALOGUES, DIALOGUES[:2], place, on_progress=strike)
+                    tune(
+                        taken, ModelRef("tiny", base), rows, rows[:2], place, on_progress=strike,
+                        teacher=ModelRef("teacher", teacher),
+                    )  # fmt: skip
 
                 statuses.append(in_child(work))
             files = sorted((place / "artefact").glob("*.safetensors"))
@@ -162,6 +173,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        methods(Path(sys.argv[1]), json.loads(sys.argv[2]))
+        recipes(Path(sys.argv[1]), json.loads(sys.argv[2]))
     else:
         main(Path(sys.argv[1]))

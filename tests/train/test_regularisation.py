@@ -17,8 +17,9 @@ from dialoop.models.packed import PackedBody
 from dialoop.train.batch import pack
 from dialoop.train.fit import fit_rows
 from dialoop.train.loss import cross_entropy
+from dialoop.train.objective import Objective, divergence
 from dialoop.train.optim import Optimizer
-from dialoop.train.tune import Objective, divergence, tune
+from dialoop.train.tune import tune
 from dialoop.types import ModelRef
 from tests.tiny import tiny_model
 from tests.train.drill import DIALOGUES, recipe

@@ -37,6 +37,14 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "ipo": {"objective": {"kind": "dpo", "loss": "ipo"}, "method": {"kind": "full"}},
+    "dpo of a prompt": {"objective": {"kind": "dpo"}, "method": {"kind": "prompt", "tokens": 4}},
+    "simpo": {"objective": {"kind": "simpo"}},
+    "distill": {"objective": {"kind": "distill", "teacher": "teacher"}},
+}
+
+
 @pytest.fixture(scope="module")
 def found(place: Path) -> dict[str, Any]:
     """Exit statuses and the sha256 of the final adapter of each run of the drill."""
@@ -96,9 +104,16 @@ def test_no_draft_and_no_more_than_two_checkpoints_are_left(found: dict[str, Any
 
 
 def test_every_method_killed_and_resumed_ends_where_an_undisturbed_run_does(tmp_path: Path) -> None:
-    found = drill(tmp_path, json.dumps(METHODS))
-    assert found.keys() == METHODS.keys()
+    check(drill(tmp_path, json.dumps({name: {"method": method} for name, method in METHODS.items()})))
+
+
+def test_every_objective_killed_and_resumed_ends_where_an_undisturbed_run_does(tmp_path: Path) -> None:
+    check(drill(tmp_path, json.dumps(OBJECTIVES)))
+
+
+def check(found: dict[str, Any]) -> None:
+    assert found
     for name, (statuses, whole, killed) in found.items():
         assert statuses == [0, -9, 0], name
         assert whole == killed, name
-    assert len({whole for _, whole, _ in found.values()}) == len(METHODS)
+    assert len({whole for _, whole, _ in found.values()}) == len(found)

@@ -30,6 +30,11 @@ class Rendered:
     token_ids: tuple[int, ...]
     loss_mask: tuple[float, ...]
 
+    @property
+    def size(self) -> int:
+        """T."""
+        return len(self.token_ids)
+
 
 def render(
     conversation: Conversation,

@@ -20,6 +20,15 @@ from dialoop.config.methods import (
     PromptMethod,
     PTuningV2Method,
 )
+from dialoop.config.objectives import (
+    DistillObjective,
+    DpoObjective,
+    ObjectiveSettings,
+    OrpoObjective,
+    PreferenceObjective,
+    SftObjective,
+    SimpoObjective,
+)
 from dialoop.config.reading import apply_override, expand, load_recipe, validate
 from dialoop.config.recipes import (
     ArchitectureSettings,
@@ -44,9 +53,11 @@ from dialoop.config.settings import Settings
 
 __all__ = [
     "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
-    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "EvalSettings", "FreezeMethod",
-    "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings", "OptimSettings",
-    "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod",
-    "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage", "TextSource",
-    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
+    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "DistillObjective", "DpoObjective",
+    "EvalSettings", "FreezeMethod", "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings",
+    "ObjectiveSettings", "OptimSettings", "OrpoObjective", "PTuningV2Method", "Placement",
+    "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe",
+    "RegularisationSettings", "Settings", "SftObjective", "SimpoObjective", "SplitSettings", "Stage",
+    "TextSource", "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override",
+    "expand", "load_recipe", "validate",
 ]  # fmt: skip

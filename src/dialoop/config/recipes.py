@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from dialoop.config.methods import LoraMethod, MethodSettings
+from dialoop.config.objectives import ObjectiveSettings, SftObjective
 from dialoop.config.settings import Settings
 
 MaskKind = Literal["assistant", "last", "all"]
@@ -61,7 +62,8 @@ class DataSettings(Settings):
     """Where dialogues come from and what happens to them before training."""
 
     sources: tuple[str, ...] = Field(min_length=1)
-    """`sample:en`, `sample:zh` or `file:PATH`; `${DIALOOP_DATA}` and other variables are expanded."""
+    """`sample:en`, `sample:zh`, `sample:preference` or `file:PATH`; variables such as `${DIALOOP_DATA}` are
+    expanded."""
     test_sources: tuple[str, ...] = ()
     """A given test split; then none is cut from `sources`."""
     format: DataFormat | None = None
@@ -165,6 +167,8 @@ class TuneRecipe(Settings):
     """Dialogues."""
     method: MethodSettings = LoraMethod()
     """What is trained."""
+    objective: ObjectiveSettings = SftObjective()
+    """What it is to learn."""
     optim: OptimSettings = OptimSettings()
     """How it is trained."""
     train: TrainSettings = TrainSettings()
@@ -179,6 +183,16 @@ class TuneRecipe(Settings):
     def _default_kind(cls, method: Any) -> Any:
         """A `[method]` table without a kind is the default method's."""
         return {"kind": "lora", **method} if isinstance(method, dict) else method
+
+    @field_validator("regularisation")
+    @classmethod
+    def _fits_the_objective(
+        cls, held: RegularisationSettings, info: ValidationInfo
+    ) -> RegularisationSettings:
+        kind = getattr(info.data.get("objective"), "kind", "sft")
+        if kind != "sft" and (held.label_smoothing or held.r_drop):
+            raise ValueError(f"label_smoothing and r_drop go with the objective sft, not with {kind}")
+        return held
 
 
 class TokenizerSettings(Settings):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +72,15 @@ class PackedBody:
     def head(self) -> Tensor:
         weight: Tensor = self.model.get_output_embeddings().weight
         return weight
+
+    @contextmanager
+    def unopened(self) -> Iterator[None]:
+        """While it lasts, nothing is put before documents: the base without its soft prompt."""
+        opening, self.opening = self.opening, None
+        try:
+            yield
+        finally:
+            self.opening = opening
 
     def hidden(self, token_ids: Tensor, lengths: Sequence[int]) -> Tensor:
         if self.opening is None:

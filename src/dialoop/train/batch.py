@@ -6,7 +6,8 @@ The order of data is a pure function of (seed, epoch), so a run resumes at any u
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,44 @@ class Batch:
     targets: Ints
     weights: NDArray[np.float32]
     lengths: tuple[int, ...]
+    together: ClassVar[int] = 1
+    """Documents in a row that stay in one forward pass."""
+
+    @property
+    def worth(self) -> float:
+        """What the loss of an update is divided by, summed over its batches."""
+        return float(self.weights.sum())
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths) // self.together
+
+    def part(self, tokens: slice, documents: slice) -> Self:
+        """Some documents of it, and the tokens of these."""
+        arrays = {name: getattr(self, name)[tokens] for name in ("token_ids", "targets", "weights")}
+        return replace(self, **arrays, lengths=self.lengths[documents])
+
+    def halves(self) -> tuple[Self, Self]:
+        """Two batches of about as many tokens; of at least two rows."""
+        ends = np.cumsum(self.lengths)[self.together - 1 :: self.together][:-1]
+        row = int(np.abs(ends - len(self.token_ids) / 2).argmin())
+        place, count = int(ends[row]), (row + 1) * self.together
+        return (
+            self.part(slice(None, place), slice(None, count)),
+            self.part(slice(place, None), slice(count, None)),
+        )
 
 
 def pack(rows: Sequence[Rendered]) -> Batch:
     """Rendered conversations as one packed row, shortest first so that equal lengths run together."""
-    rows = sorted(rows, key=lambda row: len(row.token_ids))
+    return Batch(*side_by_side(sorted(rows, key=lambda row: len(row.token_ids))))
+
+
+def side_by_side(rows: Sequence[Rendered]) -> tuple[Ints, Ints, NDArray[np.float32], tuple[int, ...]]:
+    """The four fields of a batch of these rows, in their order."""
     ids = [np.asarray(row.token_ids, dtype=np.int64) for row in rows]
     weights = [_shift(np.asarray(row.loss_mask, dtype=np.float32), 0.0) for row in rows]
-    return Batch(
+    return (
         np.concatenate(ids),
         np.concatenate([_shift(row, 0) for row in ids]),
         np.concatenate(weights),
@@ -56,20 +87,10 @@ def windows(rows: Sequence[NDArray[np.integer]]) -> Batch:
 
 
 def halved(batch: Batch, times: int) -> list[Batch]:
-    """`batch` in two, `times` times over, between documents; one document stays whole."""
-    if times == 0 or len(batch.lengths) < 2:
+    """`batch` in two, `times` times over, between rows; one row stays whole."""
+    if times == 0 or batch.rows < 2:
         return [batch]
-    ends = np.cumsum(batch.lengths)[:-1]
-    count = int(np.abs(ends - len(batch.token_ids) / 2).argmin()) + 1
-    place = int(ends[count - 1])
-    parts = (slice(None, place), batch.lengths[:count]), (slice(place, None), batch.lengths[count:])
-    return [
-        piece
-        for at, lengths in parts
-        for piece in halved(
-            Batch(batch.token_ids[at], batch.targets[at], batch.weights[at], lengths), times - 1
-        )
-    ]
+    return [piece for half in batch.halves() for piece in halved(half, times - 1)]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Ints:

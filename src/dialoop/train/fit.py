@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import MaskKind
 from dialoop.errors import RenderError, TrainError
-from dialoop.types import Conversation
+from dialoop.types import Conversation, Preference
+
+Item = TypeVar("Item", Conversation, Preference)
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,11 @@ class Rows:
     dropped: tuple[int, ...]
 
     @property
+    def rendered(self) -> tuple[Rendered, ...]:
+        """All that the model sees, in order."""
+        return self.rows
+
+    @property
     def supervised(self) -> int:
         """Tokens that are learnt."""
         return sum(weight > 0 for row in self.rows for weight in row.loss_mask[1:])
@@ -30,13 +39,31 @@ def fit_rows(
     conversations: Sequence[Conversation], tokenizer: ChatTokenizer, *, max_length: int, mask: MaskKind
 ) -> Rows:
     """Render all. Raises TrainError with the row's number where a conversation has nothing to learn."""
-    fitted: list[Rendered] = []
+
+    def draw(conversation: Conversation) -> Rendered | None:
+        row = render(conversation, tokenizer, mask=mask)
+        return row if row.size <= max_length else None
+
+    return Rows(*fit_each(conversations, draw, without_oldest, max_length))
+
+
+def fit_each(
+    items: Sequence[Item],
+    draw: Callable[[Item], Row | None],
+    shorten: Callable[[Item], Item | None],
+    max_length: int,
+) -> tuple[tuple[Row, ...], int, tuple[int, ...]]:
+    """What `Rows` holds. draw: an item's row, None where it is too long.  shorten: None at the shortest.
+
+    Raises TrainError as `fit_rows`.
+    """
+    fitted: list[Row] = []
     shortened, dropped = 0, []
-    for position, conversation in enumerate(conversations):
+    for position, item in enumerate(items):
         try:
-            row, cut = _fit(conversation, tokenizer, max_length, mask)
+            row, cut = _fit(item, draw, shorten)
         except RenderError as error:
-            raise TrainError(f"{_name(conversation, position)}: {error}") from error
+            raise TrainError(f"{_name(item, position)}: {error}") from error
         shortened += cut
         if row is None:
             dropped.append(position)
@@ -44,24 +71,24 @@ def fit_rows(
             fitted.append(row)
     if not fitted:
         raise TrainError(
-            f"none of {len(conversations)} conversations fits {max_length} tokens: raise train.max_length"
+            f"none of {len(items)} conversations fits {max_length} tokens: raise train.max_length"
         )
-    return Rows(tuple(fitted), shortened, tuple(dropped))
+    return tuple(fitted), shortened, tuple(dropped)
 
 
 def _fit(
-    conversation: Conversation, tokenizer: ChatTokenizer, max_length: int, mask: MaskKind
-) -> tuple[Rendered | None, bool]:
+    item: Item, draw: Callable[[Item], Row | None], shorten: Callable[[Item], Item | None]
+) -> tuple[Row | None, bool]:
     """The row, its oldest turns left out until it fits, and whether any was; None where none fits."""
-    row = render(conversation, tokenizer, mask=mask)
-    cut = False
-    while len(row.token_ids) > max_length:
-        shorter = without_oldest(conversation)
+    row = draw(item)
+    cut = row is None
+    while row is None:
+        shorter = shorten(item)
         if shorter is None:
             return None, False
-        conversation, cut = shorter, True
+        item = shorter
         try:
-            row = render(conversation, tokenizer, mask=mask)
+            row = draw(item)
         except RenderError:  # what could be learnt lay in the turns that were left out
             return None, False
     return row, cut
@@ -78,6 +105,6 @@ def without_oldest(conversation: Conversation) -> Conversation | None:
     return replace(conversation, messages=tuple(kept))
 
 
-def _name(conversation: Conversation, position: int) -> str:
-    source, line = conversation.metadata.get("source"), conversation.metadata.get("line")
+def _name(item: Conversation | Preference, position: int) -> str:
+    source, line = item.metadata.get("source"), item.metadata.get("line")
     return f"{source}:{line}" if source and line else f"conversation {position + 1}"

@@ -46,7 +46,10 @@ class Plan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """After one update. loss: nats per supervised token; seconds: spent in updates, resumed ones included."""
+    """After one update. loss: nats per supervised token, or of a pair; seconds: in updates, resumed ones too.
+
+    measures: what else the objective tells of the update and, as `valid_...`, of the validation after it.
+    """
 
     step: int
     steps: int
@@ -58,6 +61,7 @@ class Progress:
     seconds: float
     seconds_left: float
     valid_loss: float | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +114,14 @@ def train(
     checkpoint_every: int,
     judge: Judge | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    measured: Callable[[], Mapping[str, float]] = dict,
 ) -> Result:
     """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
 
-    loss: weighted sum of the token losses of a batch. Gradients of an update are divided by its summed
-    weights, so accumulation does not change the objective. Weights that were best under `judge` are put
-    back at the end. Raises TrainError when the gradient stays NaN or another process trains in `folder`.
+    loss: weighted sum of the token losses of a batch, or sum of another kind. Gradients of an update are
+    divided by what its batches are worth, so accumulation does not change the objective. Weights that were
+    best under `judge` are put back at the end. measured: tells what `loss` measured beside itself since it
+    was last asked. Raises TrainError when the gradient stays NaN or another process trains in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder), Interrupt() as wish:
@@ -123,11 +129,11 @@ def train(
         journal, saved = Journal(folder / "metrics.jsonl", state.step), state.step
         halvings = Halvings(folder / "halvings.jsonl")
         while not (_ended(judge, plan, state) or wish.made):
-            progress = _update(loss, optimizer, plan, state, halvings)
+            progress = replace(_update(loss, optimizer, plan, state, halvings), measures=measured())
             if state.skipped > MAX_SKIPPED:
                 _restore(folder, optimizer, state, progress)
             if judge is not None and _is_due(judge, plan, state):
-                progress = _validate(judge, optimizer, state, progress)
+                progress = _validate(judge, optimizer, state, progress, measured)
             journal.write(progress)
             on_progress(progress)
             if state.step % checkpoint_every == 0 and not state.skipped:
@@ -186,13 +192,13 @@ def _gradients(
             part = loss(piece)
             part.backward()  # type: ignore[no-untyped-call]
             total += float(part.detach())
-            weight += float(piece.weights.sum())
+            weight += piece.worth
             tokens += len(piece.token_ids)
         return total, weight, tokens
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if all(len(piece.lengths) < 2 for piece in pieces):
+        if all(piece.rows < 2 for piece in pieces):
             raise TrainError(
                 f"update {step + 1}: memory ended with one row at a time: lower train.max_length, or "
                 f"hold the base in few bits (method.base_precision)"
@@ -241,14 +247,21 @@ def _take_chance(states: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["rng.cuda"])
 
 
-def _validate(judge: Judge, optimizer: Optimizer, state: _State, progress: Progress) -> Progress:
+def _validate(
+    judge: Judge,
+    optimizer: Optimizer,
+    state: _State,
+    progress: Progress,
+    measured: Callable[[], Mapping[str, float]],
+) -> Progress:
     value = judge.loss()
+    measures = {**progress.measures, **{f"valid_{name}": mean for name, mean in measured().items()}}
     if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
         state.best = optimizer.kept()
     else:
         state.bad += 1
-    return replace(progress, valid_loss=value)
+    return replace(progress, valid_loss=value, measures=measures)
 
 
 def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:

@@ -1,12 +1,15 @@
-"""Cross-entropy of the output matrix at supervised positions only, in pieces that stay in cache."""
+"""What the output matrix makes of hidden states at supervised positions, in pieces that stay in cache."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 ROWS = 1024
 
@@ -17,25 +20,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float
-    ) -> Tensor:
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+    ) -> tuple[Tensor, Tensor]:
+        total, right = (torch.zeros((), dtype=torch.float32, device=hidden.device) for _ in range(2))
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         dhidden = torch.empty_like(hidden) if wants_hidden else None
         dhead = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
         for start in range(0, len(targets), ROWS):
             rows = slice(start, start + ROWS)
-            loss, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)
-            total += loss
+            loss, hits, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)
+            total, right = total + loss, right + hits
             if dhidden is not None:
                 dhidden[rows] = dlogits @ head
             if dhead is not None:
                 dhead += dlogits.t() @ hidden[rows]
         ctx.save_for_backward(dhidden, None if dhead is None else dhead.to(head.dtype))
-        return total
+        ctx.mark_non_differentiable(right)
+        return total, right
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         dhidden, dhead = ctx.saved_tensors
         scaled = [None if d is None else d.mul_(grad.to(d.dtype)) for d in (dhidden, dhead)]
         return scaled[0], scaled[1], None, None, None
@@ -43,18 +47,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _piece(
     hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """Weighted loss and its gradient by the logits, (rows, vocabulary) in hidden's dtype."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Weighted loss, tokens that were the likeliest, the gradient by the logits, as wide as hidden's type."""
     logits = hidden @ head.t()
     probabilities = torch.softmax(logits, -1, dtype=torch.float32)
     picked = probabilities.gather(1, targets[:, None])
+    right = (picked.squeeze(1) >= probabilities.amax(-1)).sum()
     logs = picked.squeeze(1).clamp_min(1e-30).log() * (1 - smoothing)
     probabilities.scatter_(1, targets[:, None], picked - (1 - smoothing))
     if smoothing:
         logs += smoothing * torch.log_softmax(logits, -1, dtype=torch.float32).mean(-1)
         probabilities -= smoothing / logits.shape[1]
     loss = -(logs * weights).sum()
-    return loss, probabilities.mul_(weights[:, None]).to(hidden.dtype)
+    return loss, right, probabilities.mul_(weights[:, None]).to(hidden.dtype)
 
 
 def cross_entropy(
@@ -65,7 +70,32 @@ def cross_entropy(
     hidden: (T, D); head: (V, D); targets: (T,) int64; weights: (T,) fp32. Positions of weight 0 cost nothing.
     smoothing: share of each target that is spread over the vocabulary.
     """
+    return told_cross_entropy(hidden, head, targets, weights, smoothing)[0]
+
+
+def told_cross_entropy(
+    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """`cross_entropy`, and how many of the targets with a weight are the likeliest token."""
     rows = weights.nonzero().squeeze(1)
     if len(rows) < len(weights):
         hidden, targets, weights = hidden[rows], targets[rows], weights[rows]
     return _LinearCrossEntropy.apply(hidden, head, targets, weights, smoothing)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def in_pieces(work: Callable[..., Tensor], *rows: Tensor, size: int = ROWS) -> Tensor:
+    """`work` over `size` rows of all the tensors at a time, its answers one after the other.
+
+    What a piece computes on the way, such as logits, is not kept: it is computed again for the gradient.
+    """
+    pieces = zip(*(each.split(size) for each in rows), strict=True)  # type: ignore[no-untyped-call]
+    return torch.cat([checkpoint(work, *piece, use_reentrant=False) for piece in pieces])
+
+
+def token_logprobs(logits: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor) -> Tensor:
+    """(N,) log-probabilities of the targets, fp32. hidden: (N, D); logits: (n, D) -> (n, V), of any head."""
+
+    def piece(hidden: Tensor, targets: Tensor) -> Tensor:
+        return -functional.cross_entropy(logits(hidden).float(), targets, reduction="none")
+
+    return in_pieces(piece, hidden, targets)

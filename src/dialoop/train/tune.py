@@ -13,24 +13,37 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy as dense_cross_entropy
+from torch import nn
 
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.config import FreezeMethod, FullMethod, RegularisationSettings, TrainSettings, TuneRecipe
+from dialoop.config import (
+    DistillObjective,
+    DpoObjective,
+    FreezeMethod,
+    FullMethod,
+    PreferenceObjective,
+    TrainSettings,
+    TuneRecipe,
+)
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
-from dialoop.models.packed import PackedBody, fill, plain_head
+from dialoop.models.packed import fill
 from dialoop.models.quantised import quantise_frozen
-from dialoop.train.batch import Batch, Ints, epoch_order, pack
+from dialoop.train.batch import Batch, Ints, epoch_order
+from dialoop.train.distill import DistillLoss, load_teacher
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
-from dialoop.train.loss import cross_entropy
+from dialoop.train.objective import Loss, Objective
 from dialoop.train.optim import Optimizer, warm_decay
-from dialoop.types import Conversation, ModelRef
+from dialoop.train.pairs import Pair, PairRows, fit_pairs, packed
+from dialoop.train.preference import PreferenceLoss, referenced
+from dialoop.types import Conversation, ModelRef, Preference
+
+Items = Sequence[Conversation] | Sequence[Preference]
+Fitted = Rows | PairRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,7 @@ class Tuned:
     artefact: ModelRef | None
     trained: int
     weights: int
-    rows: Rows
+    rows: Fitted
 
 
 class RowsPlan:
@@ -50,10 +63,10 @@ class RowsPlan:
     ends: the updates after which an epoch is done.
     """
 
-    def __init__(self, rows: Sequence[Rendered], recipe: TuneRecipe) -> None:
+    def __init__(self, rows: Sequence[Rendered | Pair], recipe: TuneRecipe) -> None:
         self.rows, self.recipe = rows, recipe
         settings = recipe.train
-        lengths = [len(row.token_ids) for row in rows]
+        lengths = [row.size for row in rows]
         self.updates: list[list[list[int]]] = []
         self.per_epoch = 0
         self.ends: list[int] = []
@@ -69,7 +82,7 @@ class RowsPlan:
         return len(self.updates)
 
     def batches(self, step: int) -> Sequence[Batch]:
-        return [pack([self.rows[i] for i in rows]) for rows in self.updates[step]]
+        return [packed([self.rows[i] for i in rows]) for rows in self.updates[step]]
 
     def rate(self, step: int) -> float:
         return warm_decay(step, self.steps, self.recipe.optim)
@@ -84,65 +97,29 @@ def _updates(lengths: Sequence[int], order: Ints, settings: TrainSettings) -> li
     return [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
 
 
-class Objective:
-    """Token losses of a batch under a causal language model; held back while it is in training mode."""
-
-    def __init__(self, model: torch.nn.Module, held_back: RegularisationSettings) -> None:
-        self.model, self.held_back = model, held_back
-        self.body = PackedBody(model)
-        self.body.noise = held_back.neftune
-        self.plain = plain_head(model)
-
-    def __call__(self, batch: Batch) -> Tensor:
-        device = self.body.device
-        ids, targets, weights = (
-            torch.from_numpy(a).to(device) for a in (batch.token_ids, batch.targets, batch.weights)
-        )
-        smoothing = self.held_back.label_smoothing if self.model.training else 0.0
-        twice = self.held_back.r_drop > 0 and self.model.training
-        hidden = self.body.hidden(ids, batch.lengths)
-        if self.plain and not twice:
-            return cross_entropy(hidden, self.body.head, targets, weights, smoothing)
-        rows = weights.nonzero().squeeze(1)
-        passes = [hidden, self.body.hidden(ids, batch.lengths)] if twice else [hidden]
-        logits = [self.body.logits(each[rows]).float() for each in passes]
-        losses = torch.stack([
-            dense_cross_entropy(each, targets[rows], reduction="none", label_smoothing=smoothing)
-            for each in logits
-        ]).mean(0)  # fmt: skip
-        if twice:
-            losses = losses + self.held_back.r_drop * divergence(*logits)
-        return losses.mul(weights[rows]).sum()
-
-
-def divergence(first: Tensor, second: Tensor) -> Tensor:
-    """(N,): half of the two Kullback-Leibler divergences together. first, second: (N, V) logits."""
-    p, q = first.log_softmax(-1), second.log_softmax(-1)
-    return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1)
-
-
 def tune(
     recipe: TuneRecipe,
     base: ModelRef,
-    conversations: Sequence[Conversation],
-    valid: Sequence[Conversation],
+    items: Items,
+    valid: Items,
     folder: Path,
     *,
-    on_rows: Callable[[Rows], None] = lambda rows: None,
+    teacher: ModelRef | None = None,
+    on_rows: Callable[[Fitted], None] = lambda rows: None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     on_epoch: Callable[[Progress, Path], None] | None = None,
 ) -> Tuned:
     """Train in `folder` (resuming what lies there) and write the artefact to `folder/artefact`.
 
-    on_rows: gets what the conversations became.  on_epoch: gets the directory of what each epoch but the last
-    made; None = nothing is written between.
+    items, valid: preferences where the objective learns from pairs, else conversations.  teacher: that of
+    `distill`.  on_rows: gets what the items became.  on_epoch: gets the directory of what each epoch but the
+    last made; None = nothing is written between.
     Raises TrainError where `folder` holds another run, or a row has nothing to learn.
     """
     keep_freed_memory()
     tokenizer = ChatTokenizer.load(base.base)
-    limits = {"max_length": recipe.train.max_length, "mask": recipe.train.mask}
-    rows = fit_rows(conversations, tokenizer, **limits)  # type: ignore[arg-type]
-    held = fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
+    rows = _fitted(recipe, tokenizer, items)
+    held = _fitted(recipe, tokenizer, valid) if valid else None
     _same_run(recipe, base, (rows, held), folder)
     on_rows(rows)
     model = load_model(base, merge=True)
@@ -153,7 +130,8 @@ def tune(
     )
     if not isinstance(recipe.method, FullMethod | FreezeMethod):
         quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
-    objective = Objective(attached.model, recipe.regularisation)
+    objective = _objective(recipe, attached.model, tokenizer, teacher)
+    rows, held = _referenced(recipe, objective, rows, held, folder)
     optimizer = Optimizer(attached.weights, recipe.optim, ema=recipe.regularisation.ema)
     plan = RowsPlan(rows.rows, recipe)
 
@@ -171,6 +149,7 @@ def tune(
         checkpoint_every=recipe.train.checkpoint_every,
         judge=_judge(recipe, objective, optimizer, held, plan),
         on_progress=told,
+        measured=objective.tally.taken,
     )  # fmt: skip
     attached.model.eval()
     objective.body.release()
@@ -178,13 +157,50 @@ def tune(
     return Tuned(result, artefact, trained, weights, rows)
 
 
+def _fitted(recipe: TuneRecipe, tokenizer: ChatTokenizer, items: Items) -> Fitted:
+    length = recipe.train.max_length
+    if isinstance(recipe.objective, PreferenceObjective):
+        pairs = [item for item in items if isinstance(item, Preference)]
+        return fit_pairs(pairs, tokenizer, max_length=length)
+    dialogues = [item for item in items if isinstance(item, Conversation)]
+    return fit_rows(dialogues, tokenizer, max_length=length, mask=recipe.train.mask)
+
+
+def _objective(
+    recipe: TuneRecipe, model: nn.Module, tokenizer: ChatTokenizer, teacher: ModelRef | None
+) -> Loss:
+    noise = recipe.regularisation.neftune
+    if isinstance(recipe.objective, PreferenceObjective):
+        return PreferenceLoss(model, recipe.objective, noise)
+    if isinstance(recipe.objective, DistillObjective):
+        if teacher is None:
+            raise TrainError("objective.kind = 'distill' came without a teacher's model: give one")
+        return DistillLoss(model, load_teacher(teacher, tokenizer), recipe.objective, noise)
+    return Objective(model, recipe.regularisation)
+
+
+def _referenced(
+    recipe: TuneRecipe, objective: Loss, rows: Fitted, held: Fitted | None, run: Path
+) -> tuple[Fitted, Fitted | None]:
+    """The rows with what `dpo` holds them to."""
+    sets = [each for each in (rows, held) if isinstance(each, PairRows)]
+    if not (sets and isinstance(recipe.objective, DpoObjective)):
+        return rows, held
+    first, *rest = referenced(objective.body, sets, run / "reference", recipe.train.batch_tokens)
+    return first, rest[0] if rest else None
+
+
 def _judge(
-    recipe: TuneRecipe, objective: Objective, optimizer: Optimizer, held: Rows | None, plan: RowsPlan
+    recipe: TuneRecipe,
+    objective: Loss,
+    optimizer: Optimizer,
+    held: Fitted | None,
+    plan: RowsPlan,
 ) -> Judge | None:
     if held is None:
         return None
-    packs = fill([len(row.token_ids) for row in held.rows], range(len(held.rows)), recipe.train.batch_tokens)
-    batches = [pack([held.rows[i] for i in rows]) for rows in packs]
+    packs = fill([row.size for row in held.rows], range(len(held.rows)), recipe.train.batch_tokens)
+    batches = [packed([held.rows[i] for i in rows]) for rows in packs]
 
     @torch.no_grad()
     def loss() -> float:
@@ -192,7 +208,7 @@ def _judge(
         with optimizer.judged():
             total = sum(float(objective(batch)) for batch in batches)
         objective.model.train()
-        return total / sum(float(batch.weights.sum()) for batch in batches)
+        return total / sum(batch.worth for batch in batches)
 
     return Judge(loss, recipe.train.eval_every or plan.per_epoch, recipe.train.patience)
 
@@ -202,7 +218,7 @@ def _write(attached: Attached, target: Path) -> ModelRef:
     return attached.save(target)
 
 
-def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Rows | None], folder: Path) -> None:
+def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Fitted | None], folder: Path) -> None:
     """A run directory belongs to one recipe, base and data; evaluation settings may change."""
     folder.mkdir(parents=True, exist_ok=True)
     mine: dict[str, Any] = {"rows": _fingerprint(data), "base_version": base.name}
@@ -215,12 +231,12 @@ def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Rows | None], f
     path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def _fingerprint(data: Sequence[Rows | None]) -> str:
+def _fingerprint(data: Sequence[Fitted | None]) -> str:
     """sha256 (32 hex digits) of the training and validation rows as the model sees them."""
     digest = hashlib.sha256()
     for rows in data:
-        for row in () if rows is None else rows.rows:
-            digest.update(np.asarray([len(row.token_ids), *row.token_ids], np.int64).tobytes())
+        for row in () if rows is None else rows.rendered:
+            digest.update(np.asarray([row.size, *row.token_ids], np.int64).tobytes())
             digest.update(np.asarray(row.loss_mask, np.float32).tobytes())
         digest.update(b"end")
     return digest.hexdigest()[:32]
