@@ -93,6 +93,37 @@ def test_whole_scenarios_are_held_out(tmp_path: Path) -> None:
     assert not trained & tested
 
 
+def test_a_run_on_preferences_reports_what_is_preferred_beside_the_usual(tmp_path: Path) -> None:
+    pairs = {"sources": ["sample:preference"], "split": {"group_by": ["scenario"], "test": 0.3}}
+    made = recipe(data=pairs, objective={"kind": "dpo"}, optim={"learning_rate": 5e-3})
+    finished = run_tuning(made, tmp_path, tmp_path / "runs" / "shop", "x", Notes())
+    assert finished.version is not None
+    assert finished.report is not None
+    rows = {(row.language, row.change.metric): row.change for row in finished.report.rows}
+    for language in ("en", "zh", "all"):
+        margin, accuracy = (rows[language, f"preference {what}"] for what in ("margin", "accuracy"))
+        assert margin.low <= margin.delta <= margin.high
+        assert margin.cases == accuracy.cases
+        assert 0 <= accuracy.after <= 100
+    assert rows["all", "preference margin"].delta > 0
+    assert ("en", "perplexity") in rows
+    assert finished.report.identity.method == "lora, dpo"
+    page = (finished.folder / "report.html").read_text(encoding="utf-8")
+    assert "preference margin" in page
+    assert "偏好准确率" in page
+    stored = finished.version.metrics["metrics"]["all"]["preference margin"]
+    assert stored["after"] == pytest.approx(rows["all", "preference margin"].after)
+
+
+def test_a_student_is_tuned_by_a_teacher_of_the_store(tmp_path: Path) -> None:
+    first = run_tuning(recipe(), tmp_path, tmp_path / "runs" / "shop", "x", Notes())
+    assert first.version is not None
+    distilled = recipe(name="small", objective={"kind": "distill", "teacher": "shop"})
+    second = run_tuning(distilled, tmp_path, tmp_path / "runs" / "small", "x", Notes())
+    assert second.version is not None
+    assert second.version.ref == "small@1"
+
+
 def test_data_that_leaves_no_test_rows_is_an_error_that_says_how_to_mend_it(tmp_path: Path) -> None:
     alone = {"sources": ["sample:en"], "limit": 40, "split": {"valid": 0, "test": 0}}
     with pytest.raises(DataError, match=r"0 to test on .* data\.split"):

@@ -39,6 +39,8 @@ MESSAGES = MappingProxyType(
         "lang_other": ("Other languages", "其他语言"),
         "perplexity": ("perplexity", "困惑度"),
         "exact match": ("exact match", "完全匹配"),
+        "preference accuracy": ("preference accuracy", "偏好准确率"),
+        "preference margin": ("preference margin", "偏好间隔"),
         "length ratio": ("length ratio", "长度比"),
         "title": ("Before and after", "训练前后对比"),
         "head_better": ("The tuned model is better.", "微调后的模型更好。"),

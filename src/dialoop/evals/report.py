@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,8 +136,12 @@ def build(
     resamples: int = 2000,
     seed: int = 0,
     examples: int = 3,
+    further: Sequence[Row] = (),
 ) -> Report:
-    """Compare outcomes of the same cases. Raises EvalError where cases differ or none was answered."""
+    """Compare outcomes of the same cases; `further` rows stand below those of their language.
+
+    Raises EvalError where cases differ or none was answered.
+    """
     trios = _paired(before, after, nearest)
     answered = [trio for trio in trios if trio.answered]
     if not answered:
@@ -145,7 +149,7 @@ def build(
     sides = _sides(answered)
     return Report(
         identity or Identity(),
-        _rows(trios, resamples, seed),
+        (*_rows(trios, resamples, seed), *further),
         _slices(answered, resamples, seed),
         _extremes([side for side in sides if side.gain > 0], examples, worst=False),
         _extremes([side for side in sides if side.gain < 0], examples, worst=True),
@@ -169,16 +173,16 @@ def _paired(
     return [_Trio(b, a, found.get(b.case.id)) for b, a in zip(before, after, strict=True)]
 
 
-def _languages(trios: Sequence[_Trio]) -> list[str]:
-    found = {trio.case.language for trio in trios}
-    ordered = [*(x for x in _FIRST if x in found), *sorted(found - set(_FIRST))]
+def in_order(found: Collection[str]) -> list[str]:
+    """Languages as reports name them, `all` last where there are several."""
+    ordered = [*(x for x in _FIRST if x in found), *sorted(set(found) - set(_FIRST))]
     return [*ordered, "all"] if len(ordered) > 1 else ordered
 
 
 def _rows(trios: Sequence[_Trio], resamples: int, seed: int) -> tuple[Row, ...]:
     return tuple(
         row
-        for language in _languages(trios)
+        for language in in_order({trio.case.language for trio in trios})
         for metric in suite(language)
         if (row := _row(metric, language, trios, resamples, seed)) is not None
     )

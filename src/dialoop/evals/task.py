@@ -101,24 +101,29 @@ def unasked(conversations: Iterable[Conversation], *, turns: Turns = "all") -> i
 
 def _of_one(conversation: Conversation, position: int, turns: Turns, group_by: Sequence[str]) -> list[Case]:
     """The cases of one conversation, the `position`-th of the set."""
-    metadata = conversation.metadata
-    identity = str(metadata.get("id", position))
-    named = next((f"{key}:{metadata[key]}" for key in group_by if metadata.get(key) is not None), None)
+    identity = str(conversation.metadata.get("id", position))
+    language, group = origin(conversation, position, group_by)
     replies = [i for i, m in enumerate(conversation.messages) if m.role == "assistant"]
-    said = " ".join(conversation.messages[i].content for i in replies)
-    language = metadata.get("language") or detect(said)
     return [
         Case(
             replace(conversation, messages=conversation.messages[:at]),
             conversation.messages[at].content,
-            str(language),
-            named or f"conversation:{position}",
+            language,
+            group,
             f"{identity}/{index}",
             index,
         )
         for index, at in enumerate(replies)
         if (turns == "all" or at == replies[-1]) and _askable(conversation.messages, at)
     ]
+
+
+def origin(conversation: Conversation, position: int, group_by: Sequence[str] = GROUP_BY) -> tuple[str, str]:
+    """Language and group of the `position`-th conversation of a set."""
+    metadata = conversation.metadata
+    named = next((f"{key}:{metadata[key]}" for key in group_by if metadata.get(key) is not None), None)
+    said = " ".join(m.content for m in conversation.messages if m.role == "assistant")
+    return str(metadata.get("language") or detect(said)), named or f"conversation:{position}"
 
 
 def _askable(messages: Sequence[Message], at: int) -> bool:

@@ -10,9 +10,10 @@ from dialoop.config import EvalSettings
 from dialoop.engine.generate import context_of, generate
 from dialoop.engine.loaded import LoadedModel, open_model
 from dialoop.engine.score import log_likelihoods
+from dialoop.evals.preferences import Likelihoods
 from dialoop.evals.task import Case, Outcome, cases, run
 from dialoop.train.fit import without_oldest
-from dialoop.types import Conversation, ModelRef, Sampling
+from dialoop.types import Conversation, ModelRef, Preference, Sampling
 
 Done = Callable[[str, int, int], None]
 
@@ -52,6 +53,17 @@ def judge(ref: ModelRef, chosen: Cases, settings: EvalSettings, on_done: Done) -
         )  # fmt: skip
 
     return run(chosen.asked, answer, score, scored=chosen.scored)
+
+
+def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Likelihoods:
+    """log P of each pair's two answers, the chosen one first, with their tokens."""
+    loaded = open_model(ref)
+    context = context_of(loaded.model)
+    sides = [_fit(side, loaded, context) for pair in pairs for side in (pair.conversation, pair.other)]
+    found = log_likelihoods(
+        loaded.model, loaded.tokenizer, sides, on_progress=lambda done, total: on_done("pairs", done, total)
+    )
+    return tuple(zip(found[::2], found[1::2], strict=True))
 
 
 def _prompt(history: Conversation, loaded: LoadedModel, room: int) -> tuple[int, ...]:

@@ -13,22 +13,23 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dialoop import __version__
-from dialoop.config import TuneRecipe
-from dialoop.data.dataset import Dataset, load_dataset
+from dialoop.config import DistillObjective, PreferenceObjective, TuneRecipe
+from dialoop.data.dataset import Dataset, load_dataset, load_preferences
 from dialoop.data.leak import near_free
 from dialoop.errors import DataError
 from dialoop.evals.compare import Comparison
 from dialoop.evals.headline import headline
 from dialoop.evals.nearest import index
-from dialoop.evals.report import Identity, Report, build
+from dialoop.evals.preferences import Likelihoods, preference_rows
+from dialoop.evals.report import Identity, Report, Row, build
 from dialoop.evals.task import Outcome, cases, unasked
 from dialoop.evals.task import run as run_cases
 from dialoop.evals.written import write
-from dialoop.jobs.judging import choose_cases, judge
+from dialoop.jobs.judging import Cases, choose_cases, judge, judge_pairs
 from dialoop.store.registry import ModelVersion, Store
 from dialoop.train.loop import Progress, read_journal
 from dialoop.train.tune import Tuned, tune
-from dialoop.types import Conversation, ModelRef
+from dialoop.types import Conversation, ModelRef, Preference
 
 
 class Watch(Protocol):
@@ -57,20 +58,32 @@ class Finished:
     near_free: Report | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a run begins with. learnt: the rows that it trains on.  dataset: the dialogues in them."""
+
+    base: ModelRef
+    teacher: ModelRef | None
+    learnt: Dataset[Any]
+    dataset: Dataset[Conversation]
+
+    @property
+    def pairs(self) -> tuple[Preference, ...]:
+        """Test rows that have two answers."""
+        return tuple(row for row in self.learnt.test if isinstance(row, Preference))
+
+
 def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch) -> Finished:
     """Read, judge before, train, judge after, report, register. An interrupted run resumes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(home) as store:
-        base = store.models.resolve(recipe.base)
-        watch.step(1, "data")
-        dataset = load_dataset(recipe.data, scratch=folder / "scratch")
-        watch.data(dataset)
-        _check(dataset, recipe)
+        given = _given(store, recipe, folder, watch)
+        dataset = given.dataset
         run = store.runs.start(
-            "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": base.name}
+            "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": given.base.name}
         )
         try:
-            finished = _work(recipe, base, dataset, folder, command, watch)
+            finished = _work(recipe, given, folder, command, watch)
         except BaseException:
             store.runs.finish(run.id, "failed", {})
             raise
@@ -78,6 +91,25 @@ def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch
             store.runs.finish(run.id, "cancelled", {"step": finished.tuned.result.step})
             return finished
         return _register(store, recipe, run.id, dataset, finished)
+
+
+def _given(store: Store, recipe: TuneRecipe, folder: Path, watch: Watch) -> _Given:
+    base, objective = store.models.resolve(recipe.base), recipe.objective
+    teacher = store.models.resolve(objective.teacher) if isinstance(objective, DistillObjective) else None
+    watch.step(1, "data")
+    learnt, dataset = _read(recipe, folder / "scratch")
+    watch.data(dataset)
+    _check(dataset, recipe)
+    return _Given(base, teacher, learnt, dataset)
+
+
+def _read(recipe: TuneRecipe, scratch: Path) -> tuple[Dataset[Any], Dataset[Conversation]]:
+    """The rows that are learnt, and the dialogues in them: of preferences those with the chosen answer."""
+    if isinstance(recipe.objective, PreferenceObjective):
+        pairs = load_preferences(recipe.data, scratch=scratch)
+        return pairs, pairs.each(lambda pair: pair.conversation)
+    rows = load_dataset(recipe.data, scratch=scratch)
+    return rows, rows
 
 
 def _check(dataset: Dataset[Conversation], recipe: TuneRecipe) -> None:
@@ -88,31 +120,48 @@ def _check(dataset: Dataset[Conversation], recipe: TuneRecipe) -> None:
         )
 
 
-def _work(
-    recipe: TuneRecipe,
-    base: ModelRef,
-    dataset: Dataset[Conversation],
-    folder: Path,
-    command: str,
-    watch: Watch,
-) -> Finished:
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What one model made of the test rows."""
+
+    outcomes: tuple[Outcome, ...]
+    preferred: Likelihoods
+
+
+def _judge(ref: ModelRef, chosen: Cases, given: _Given, recipe: TuneRecipe, watch: Watch) -> _Judged:
+    outcomes = judge(ref, chosen, recipe.eval, watch.done)
+    return _Judged(outcomes, judge_pairs(ref, given.pairs, watch.done) if given.pairs else ())
+
+
+def _work(recipe: TuneRecipe, given: _Given, folder: Path, command: str, watch: Watch) -> Finished:
+    learnt, dataset = given.learnt, given.dataset
     chosen = choose_cases(dataset.test, recipe.eval)
     watch.step(2, "before")
-    before = judge(base, chosen, recipe.eval, watch.done)
+    before = _judge(given.base, chosen, given, recipe, watch)
     watch.step(3, "training")
-    tuned = tune(recipe, base, dataset.train, dataset.valid, folder, on_progress=watch.training)
+    tuned = tune(
+        recipe, given.base, learnt.train, learnt.valid, folder, teacher=given.teacher,
+        on_progress=watch.training,
+    )  # fmt: skip
     if tuned.artefact is None:
         return Finished(folder, tuned)
     watch.step(4, "after")
-    after = judge(tuned.artefact, chosen, recipe.eval, watch.done)
+    after = _judge(tuned.artefact, chosen, given, recipe, watch)
     watch.step(5, "report")
     nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
-    identity = _identity(recipe, base, dataset, command)
-    sides = (before, after, nearest)
-    report = _report(sides, recipe, dataset, identity, folder)
+    identity = _identity(recipe, given.base, dataset, command)
+    sides = (before.outcomes, after.outcomes, nearest)
+    report = _report(sides, recipe, dataset, identity, folder, _preferred(given, before, after, recipe))
     write(report, folder)
     free = _near_free(sides, recipe, dataset, identity, folder)
     return Finished(folder, tuned, None, report, free)
+
+
+def _preferred(given: _Given, before: _Judged, after: _Judged, recipe: TuneRecipe) -> tuple[Row, ...]:
+    if not given.pairs:
+        return ()
+    how = {"resamples": recipe.eval.resamples, "seed": recipe.eval.seed}
+    return preference_rows(given.pairs, before.preferred, after.preferred, **how)
 
 
 def _report(
@@ -121,12 +170,14 @@ def _report(
     dataset: Dataset[Conversation],
     identity: Identity,
     folder: Path,
+    further: Sequence[Row] = (),
 ) -> Report:
     before, after, nearest = sides
     return build(
         before, after, nearest=nearest, identity=identity,
         curves=[dict(row) for row in read_journal(folder / "metrics.jsonl")],
         skipped=unasked(dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
+        further=further,
     )  # fmt: skip
 
 
@@ -194,7 +245,7 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation]
     return Identity(
         base=base.name,
         model=recipe.name,
-        method=recipe.method.kind,
+        method=_method(recipe),
         dataset_hash=dataset.content_hash,
         split_rule=dataset.split_rule,
         seeds={"train": recipe.train.seed, "split": recipe.data.split.seed, "eval": recipe.eval.seed},
@@ -207,6 +258,11 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation]
         f"among {leaked.rows} test rows",
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _method(recipe: TuneRecipe) -> str:
+    objective = recipe.objective.kind
+    return recipe.method.kind if objective == "sft" else f"{recipe.method.kind}, {objective}"
 
 
 def hardware() -> str:
