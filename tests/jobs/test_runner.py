@@ -93,7 +93,73 @@ def test_a_job_that_is_killed_and_left_ends_as_one_that_was_not(tmp_path: Path) 
         lines = client.files.content(again.result_files[0]).text.splitlines()
         assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
         assert len(lines) == 161
+        accuracies = [float(line.split(",")[2]) for line in lines[1:]]
+        assert accuracies[0] < accuracies[-1] <= 1
+        last = next(iter(client.fine_tuning.jobs.checkpoints.list(plain)))
+        assert last.metrics.train_mean_token_accuracy is not None
         assert not [path for path in (home / "jobs").iterdir() if path.is_dir()]
+
+
+PAIRS = "\n".join(
+    json.dumps({
+        "input": {"messages": [{"role": "user", "content": f"Where is order {i}? 订单 {i}"}]},
+        "preferred_output": [{"role": "assistant", "content": "It has been shipped. 已经发货。"}],
+        "non_preferred_output": [{"role": "assistant", "content": "No idea. 不知道。"}],
+    }) for i in range(12)
+).encode()  # fmt: skip
+
+
+def test_a_dpo_job_learns_preferences_and_its_models_answer(tmp_path: Path) -> None:
+    hyperparameters = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 20.0}
+    with shop(tmp_path) as (client, store):
+        file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune").id
+        job = client.fine_tuning.jobs.create(
+            model="tiny", training_file=file, validation_file=file, seed=3,
+            method={"type": "dpo", "dpo": {"hyperparameters": hyperparameters}},
+            extra_body={"dialoop": {"method": {"kind": "ia3"}}},
+        )  # fmt: skip
+        told(live(client, job.id), "successfully completed")
+        done = client.fine_tuning.jobs.retrieve(job.id)
+        assert done.method
+        assert done.method.type == "dpo"
+        assert done.method.dpo
+        assert done.method.dpo.hyperparameters
+        assert done.method.dpo.hyperparameters.model_dump() == {**hyperparameters, "beta": 0.1}
+        assert done.model_extra
+        assert done.model_extra["dialoop"]["recipe"]["objective"]["kind"] == "dpo"
+        metrics = [event.data for event in live(client, job.id) if event.type == "metrics"]
+        assert [each["step"] for each in metrics] == list(range(1, 7))
+        assert metrics[-1]["train_reward_margin"] > metrics[0]["train_reward_margin"]
+        assert metrics[-1]["full_valid_reward_margin"] == metrics[-1]["valid_reward_margin"] > 0
+        lines = client.files.content(done.result_files[0]).text.splitlines()
+        assert lines[0].startswith("step,train_loss,train_preference_accuracy,train_reward_margin,valid_loss")
+        assert len(lines) == 7
+        kept = list(client.fine_tuning.jobs.checkpoints.list(job.id))
+        assert [each.step_number for each in kept] == [6, 3]
+        named = [each.fine_tuned_model_checkpoint for each in kept]
+        assert named[0] == done.fine_tuned_model
+        assert {*named} < {model.id for model in client.models.list()}
+        said = client.chat.completions.create(model=named[1], messages=[{"role": "user", "content": "hello"}])
+        assert said.choices[0].message.content == "hello"
+        assert store.models.get(done.fine_tuned_model or "").files.keys() >= {"adapter_model.safetensors"}
+
+
+def test_a_job_refuses_rows_of_the_other_method(tmp_path: Path) -> None:
+    same = json.loads(PAIRS.splitlines()[0])
+    same["non_preferred_output"] = same["preferred_output"]
+    dpo: Any = {"type": "dpo"}
+    with shop(tmp_path) as (client, _):
+        for text, method, words in (
+            (ROWS, dpo, "40 rows cannot be used: line 1: no preference"),
+            (PAIRS, ASKED["method"], "take the method dpo for preferences"),
+            (PAIRS + b"\n" + json.dumps(same).encode(), dpo, "line 13: both outputs are the same"),
+        ):
+            file = client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
+            job = client.fine_tuning.jobs.create(model="tiny", training_file=file, method=method)
+            told(live(client, job.id), "The job failed")
+            error = client.fine_tuning.jobs.retrieve(job.id).error
+            assert error
+            assert words in error.message
 
 
 def test_bad_rows_fail_a_job_with_their_lines(tmp_path: Path) -> None:

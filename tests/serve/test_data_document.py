@@ -19,8 +19,6 @@ ROUTES = [
     ("post", "/v1/chat/completions/{completion_id}"), ("delete", "/v1/chat/completions/{completion_id}"),
     ("get", "/v1/chat/completions/{completion_id}/messages"), ("post", "/v1/batches"), ("get", "/v1/batches"),
     ("get", "/v1/batches/{batch_id}"), ("post", "/v1/batches/{batch_id}/cancel"),
-    ("get", "/v1/responses/{response_id}"), ("delete", "/v1/responses/{response_id}"),
-    ("get", "/v1/responses/{response_id}/input_items"),
 ]  # fmt: skip
 WITH_BODY = {
     "/v1/files": "multipart/form-data", "/v1/uploads/{upload_id}/parts": "multipart/form-data",

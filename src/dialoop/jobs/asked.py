@@ -24,6 +24,9 @@ UPDATES_AN_EPOCH, MOST_ROWS = 16, 32
 RATE, WIDTH, LOWEST_RATE = 3e-3, 384, 1e-4
 """Of LoRA on a model of this width, and on the widest."""
 FULL_SHARE = 0.1
+DPO_SHARE = 0.1
+"""Of the rate that imitation takes: a preference is learnt from a model that knows the task."""
+BETA = 0.1
 LONGEST = 2048
 """Tokens of a row, where the model holds as many and nothing else is asked for."""
 SAVES = 20
@@ -53,7 +56,7 @@ class Shape:
 
 
 def settle(asked: Mapping[str, Any], rows: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """OpenAI's three hyperparameters with every `auto` replaced, for so many rows.
+    """OpenAI's hyperparameters with every `auto` replaced, for so many rows; `beta` where it was asked for.
 
     settings: tables of a recipe, whose values stand where a hyperparameter is `auto`.
     """
@@ -61,10 +64,12 @@ def settle(asked: Mapping[str, Any], rows: int, settings: Mapping[str, Any]) -> 
     train = settings.get("train") or {}
     epochs = given.get("n_epochs") or train.get("epochs") or _epochs(rows)
     size = given.get("batch_size") or train.get("batch_rows") or _batch_size(rows)
+    beta = {"beta": given.get("beta", BETA)} if "beta" in asked else {}
     return {
         "n_epochs": epochs,
         "batch_size": size,
         "learning_rate_multiplier": given.get("learning_rate_multiplier", 1.0),
+        **beta,
     }
 
 
@@ -83,12 +88,14 @@ def recipe_of(
 ) -> TuneRecipe:  # fmt: skip
     """The run's recipe: our defaults, under the settled hyperparameters, under the given `settings`.
 
-    Raises ConfigError that names the key.
+    `beta`, which DPO alone has, makes it one of DPO. Raises ConfigError that names the key.
     """
     method = {"kind": "lora", **(settings.get("method") or {})}
     rate = min(RATE, max(RATE * WIDTH / shape.width, LOWEST_RATE)) * (
         1 if method["kind"] == "lora" else FULL_SHARE
     )
+    objective = {"kind": "dpo", "beta": settled["beta"]} if "beta" in settled else {"kind": "sft"}
+    rate *= DPO_SHARE if "beta" in settled else 1
     updates = settled["n_epochs"] * rows / settled["batch_size"]
     defaults: dict[str, dict[str, Any]] = {
         "optim": {"learning_rate": rate * settled["learning_rate_multiplier"]},
@@ -99,7 +106,7 @@ def recipe_of(
         },
     }  # fmt: skip
     table = {
-        "name": name, "base": base, "method": method,
+        "name": name, "base": base, "method": method, "objective": objective,
         "data": {"sources": [source], "clean": {"steps": []}, "split": {"valid": 0, "test": 0}},
         **{key: {**value, **(settings.get(key) or {})} for key, value in defaults.items()},
     }  # fmt: skip

@@ -22,7 +22,8 @@ from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory
 if TYPE_CHECKING:
     from dialoop.train.fit import Rows
     from dialoop.train.loop import Progress
-    from dialoop.types import Conversation
+    from dialoop.train.pairs import PairRows
+    from dialoop.types import Conversation, Preference
 
 NICENESS = 10
 """Answers come first: training takes the time that they leave."""
@@ -53,7 +54,7 @@ def main(folder: Path) -> int:
 
 
 def _train(run: RunDirectory) -> int:
-    from dialoop.config import TuneRecipe
+    from dialoop.config import AddingMethod, TuneRecipe
     from dialoop.jobs.training_file import read_training_file
     from dialoop.train.tune import tune
     from dialoop.types import ModelRef
@@ -63,9 +64,9 @@ def _train(run: RunDirectory) -> int:
     name, base, adapter = order["base"]
     ref = ModelRef(name, Path(base), Path(adapter) if adapter else None)
 
-    def rows(which: str) -> tuple[Conversation, ...]:
+    def rows(which: str) -> tuple[Conversation, ...] | tuple[Preference, ...]:
         file = order[which]
-        return read_training_file(run.path / file, file) if file else ()
+        return read_training_file(run.path / file, file, order["method"]) if file else ()
 
     def on_epoch(progress: Progress, made: Path) -> None:
         run.tell("checkpoint", folder=made.name, **asdict(progress))
@@ -74,7 +75,7 @@ def _train(run: RunDirectory) -> int:
         recipe, ref, rows("training_file"), rows("validation_file"), run.path,
         on_rows=lambda fitted: _tell_rows(run, fitted, recipe.train.max_length),
         on_progress=lambda progress: run.tell("progress", **asdict(progress)),
-        on_epoch=on_epoch if recipe.method.kind == "lora" else None,
+        on_epoch=on_epoch if isinstance(recipe.method, AddingMethod) else None,
     )  # fmt: skip
     if tuned.artefact is None:
         return INTERRUPTED
@@ -93,9 +94,12 @@ def _quality(tuned: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _tell_rows(run: RunDirectory, rows: Rows, limit: int) -> None:
+def _tell_rows(run: RunDirectory, rows: Rows | PairRows, limit: int) -> None:
     counts = {"rows": len(rows.rows), "shortened": rows.shortened, "left_out": len(rows.dropped)}
-    learnt = f"{len(rows.rows)} conversations with {rows.supervised} tokens to learn"
+    from dialoop.train.pairs import PairRows
+
+    what = "pairs of answers" if isinstance(rows, PairRows) else "conversations"
+    learnt = f"{len(rows.rows)} {what} with {rows.supervised} tokens to learn"
     run.tell("message", message=f"Training on {learnt}", data={**counts, "tokens": rows.supervised})
     if rows.shortened or rows.dropped:
         run.tell(

@@ -23,7 +23,12 @@ from dialoop.store.registry import Store
 KEPT = 3
 """Checkpoints of a job that stay, the last model among them, as at OpenAI."""
 COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-"""Of OpenAI's result files. Accuracies are not measured here, and their columns are empty."""
+"""Of OpenAI's result files."""
+PREFERENCE_COLUMNS = (
+    "step", "train_loss", "train_preference_accuracy", "train_reward_margin",
+    "valid_loss", "valid_preference_accuracy", "valid_reward_margin",
+)  # fmt: skip
+"""Of those of `dpo`, for which OpenAI names none."""
 
 
 class Offer(Protocol):
@@ -125,14 +130,21 @@ class Harvest:
         """The steps as a CSV file of the project."""
         path = self.run.path / "step_metrics.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
+            columns = PREFERENCE_COLUMNS if job.method == "dpo" else COLUMNS
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
-            writer.writerows(map(_metrics, steps))
+            writer.writerows(map(_row, steps))
         file_id = "file" + job.id.removeprefix("ftjob")
         made = self.store.files.adopt(
             path, filename="step_metrics.csv", purpose="fine-tune-results", file_id=file_id
         )
         return made.id
+
+
+def _row(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of an update, under the names of a result file too."""
+    metrics = _metrics(event)
+    return {**metrics, "train_accuracy": metrics.get("train_mean_token_accuracy")}
 
 
 def _events(heard: Iterable[Mapping[str, Any]], known: int) -> Iterable[NewEvent]:
@@ -160,4 +172,7 @@ def _metrics(event: Mapping[str, Any]) -> dict[str, Any]:
         "step": event["step"], "train_loss": event["loss"], "valid_loss": event["valid_loss"],
         "full_valid_loss": event["valid_loss"], "learning_rate": event["learning_rate"],
     }  # fmt: skip
+    for name, value in event.get("measures", {}).items():
+        valid = name.startswith("valid_")
+        named |= {name: value, f"full_{name}": value} if valid else {f"train_{name}": value}
     return {name: value for name, value in named.items() if value is not None}

@@ -201,7 +201,8 @@ class JobRunner:
         place = self._run(job).path / file_id
         if not place.is_file():
             self._store.of(job.project_id).files.link(file_id, place)
-        return len(read_training_file(place, file_id, fewest=FEWEST if param == "training_file" else 1))
+        fewest = FEWEST if param == "training_file" else 1
+        return len(read_training_file(place, file_id, job.method, fewest=fewest))
 
     def _settled(self, job: Job, rows: int) -> tuple[dict[str, Any], TuneRecipe]:
         ref = self._store.of(job.project_id).models.resolve(job.base)
@@ -232,7 +233,7 @@ class JobRunner:
         return {
             "recipe": job.recipe,
             "base": [ref.name, str(ref.base), None if ref.adapter is None else str(ref.adapter)],
-            "training_file": job.training_file, "validation_file": job.validation_file,
+            "method": job.method, "training_file": job.training_file, "validation_file": job.validation_file,
         }  # fmt: skip
 
     def _leave(self) -> None:

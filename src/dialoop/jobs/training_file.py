@@ -1,37 +1,49 @@
-"""The conversations of a training file, and all that keeps a job from learning them, by line.
+"""The conversations or preferences of a training file, and all that keeps a job from learning them, by line.
 
 What is no JSON or no conversation was refused when the file was uploaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dialoop.data.shapes import items_of, shape_of
 from dialoop.data.training_file import json_objects
 from dialoop.errors import DataError
-from dialoop.types import Conversation
+from dialoop.types import Conversation, Preference
 
+Item = TypeVar("Item", Conversation, Preference)
 FEWEST = 10
 """Rows to train on, as at OpenAI."""
 SHOWN = 5
 """Problems that an error names."""
 
 
-def read_training_file(path: Path, name: str, *, fewest: int = 1) -> tuple[Conversation, ...]:
-    """The rows, each with its line in its metadata. name: what clients call the file.
+def read_training_file(
+    path: Path, name: str, method: str = "supervised", *, fewest: int = 1
+) -> tuple[Conversation, ...] | tuple[Preference, ...]:
+    """The rows, each with its line in its metadata: preferences for the method `dpo`, else conversations.
+
+    name: what clients call the file.
 
     Raises DataError that names the first lines at fault and counts all, or where there are too few rows.
     """
-    rows: list[Conversation] = []
+    if method == "dpo":
+        return _read(path, name, _preferences, fewest)
+    return _read(path, name, _conversations, fewest)
+
+
+def _read(
+    path: Path, name: str, items: Callable[[dict[str, Any]], Iterator[Item]], fewest: int
+) -> tuple[Item, ...]:
+    rows: list[Item] = []
     problems: list[str] = []
     for line, value in json_objects(path):
         try:
-            for found in _conversations(value):
-                rows.append(replace(found, metadata={**found.metadata, "source": name, "line": line}))
+            rows += [_placed(found, name, line) for found in items(value)]
         except DataError as error:
             problems.append(f"line {line}: {error}")
     if problems:
@@ -53,11 +65,35 @@ def _conversations(row: dict[str, Any]) -> Iterator[Conversation]:
     for item in items_of(row, shape, {}):
         if not isinstance(item, Conversation):
             raise DataError(
-                f"of the form {shape}, which supervised fine-tuning does not learn: give conversations"
+                f"of the form {shape}, which supervised fine-tuning does not learn: give conversations, or "
+                f"take the method dpo for preferences"
             )
         if not any(m.role == "assistant" and m.weight != 0 for m in item.messages):
             raise DataError("no assistant message to learn: add one, or set the weight of one to 1")
         yield item
+
+
+def _preferences(row: dict[str, Any]) -> Iterator[Preference]:
+    shape = shape_of(row)
+    if shape != "preference":
+        raise DataError(
+            'no preference: expected {"input": {"messages": [...]}, "preferred_output": [...], '
+            '"non_preferred_output": [...]}'
+        )
+    for item in items_of(row, shape, {}):
+        assert isinstance(item, Preference)
+        if any(answer.role != "assistant" for answer in (item.chosen, item.rejected)):
+            raise DataError("an output is no assistant message: give one assistant message in each")
+        if item.chosen == item.rejected:
+            raise DataError("both outputs are the same: there is nothing to prefer")
+        yield item
+
+
+def _placed(item: Item, name: str, line: int) -> Item:
+    metadata = {**item.metadata, "source": name, "line": line}
+    if isinstance(item, Preference):
+        return replace(item, history=replace(item.history, metadata=metadata))
+    return replace(item, metadata=metadata)
 
 
 def _shown(problems: list[str]) -> list[str]:

@@ -37,8 +37,6 @@ from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.observe import Observer
 from dialoop.serve.reply import model_to_openai
-from dialoop.serve.responses.fields import ResponseBody
-from dialoop.serve.responses.routes import response_routes
 from dialoop.serve.scoring import scoring_routes
 from dialoop.serve.tokens import token_routes
 from dialoop.serve.watched import watched
@@ -106,7 +104,6 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
     app.include_router(chat_routes(chat, keeper, **bounds))
-    app.include_router(response_routes(chat, keeper, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))
@@ -123,7 +120,7 @@ def make_app(
             batch_rows=batch_rows, **bounds,
         )  # fmt: skip
         works += add_learning(app, inside, engine, store, tuning, **bounds)
-    _describe(app, body_definitions(ChatBody, CompletionBody, ResponseBody))
+    _describe(app, body_definitions(ChatBody, CompletionBody))
     install(app)
     # The last that is added is the first that a request comes to.
     if store is not None:

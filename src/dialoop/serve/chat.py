@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import cast
 
@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from dialoop.serve.body import read_json
 from dialoop.serve.caller import caller_of
-from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_connected
+from dialoop.serve.connection import ClientGoneError, EventStream, while_connected
 from dialoop.serve.errors import http_error
 from dialoop.serve.events import DONE, event
-from dialoop.serve.fields import REFUSED, ChatBody, body_schema
+from dialoop.serve.fields import body_schema
 from dialoop.serve.keeper import Keep, Keeper, answers_of, keep_of
 from dialoop.serve.reply import Reply
 from dialoop.serve.wire import ParsedChat, parse_chat
@@ -29,8 +29,7 @@ def chat_routes(
 ) -> APIRouter:
     """The chat completion route over `engine`. keeper: of what is answered with `store`."""
     router = APIRouter()
-    content = {"application/json": {"schema": body_schema(ChatBody, REFUSED)}}
-    schema = {"requestBody": {"required": True, "content": content}}
+    schema = {"requestBody": {"required": True, "content": {"application/json": {"schema": body_schema()}}}}
 
     @router.post("/v1/chat/completions", openapi_extra=schema, response_class=JSONResponse)
     async def create_chat_completion(request: Request) -> Response:
@@ -56,7 +55,8 @@ def chat_routes(
 
 async def _stream(chat: ParsedChat, deltas: Deltas, request: Request, keep: Keep | None) -> Response:
     """The stream, opened once its first delta is there: errors before it are real statuses."""
-    return EventStream(_events(chat, await begun(request.receive, deltas), deltas, keep))
+    first = await while_connected(request.receive, _first(deltas))
+    return EventStream(_events(chat, first, deltas, keep))
 
 
 def _reply(chat: ParsedChat) -> Reply:
@@ -67,15 +67,19 @@ def _reply(chat: ParsedChat) -> Reply:
     )  # fmt: skip
 
 
+async def _first(deltas: AsyncIterator[Delta]) -> Delta:
+    return await anext(deltas)
+
+
 async def _events(
-    chat: ParsedChat, told: Deltas, deltas: Deltas, keep: Keep | None
+    chat: ParsedChat, first: Delta, deltas: Deltas, keep: Keep | None
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a whole stream; a failure on the way is its last event. told: the deltas, begun."""
+    """The events of a whole stream; a failure on the way is its last event."""
     extra = {"usage": None} if chat.include_usage else {}
     reply, opened, said = _reply(chat), set[int](), list[Delta]()
     async with aclosing(deltas):
         try:
-            async for delta in told:
+            async for delta in _with(first, deltas):
                 if keep is not None:
                     said.append(delta)
                 if delta.index not in opened:
@@ -91,3 +95,9 @@ async def _events(
             yield event(http_error(error).body)
             return
     yield DONE
+
+
+async def _with(first: Delta, deltas: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
+    yield first
+    async for delta in deltas:
+        yield delta

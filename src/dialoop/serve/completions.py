@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from dialoop.errors import RequestError, UnsupportedError, echo
 from dialoop.serve.body import read_json
-from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_connected
+from dialoop.serve.connection import ClientGoneError, EventStream, while_connected
 from dialoop.serve.errors import http_error
 from dialoop.serve.events import DONE, event
 from dialoop.serve.fields import CompletionBody, StreamOptions, schema_of
@@ -111,7 +111,8 @@ def completion_routes(engine: object, *, max_body_bytes: int, body_seconds: floa
         reply = TextReply(asked.requests[0].model, Spelling(engine, asked.requests, asked.wanted))
         try:
             if asked.stream:
-                return EventStream(_events(asked, reply, await begun(request.receive, told), told))
+                first = await while_connected(request.receive, _next(told))
+                return EventStream(_events(asked, reply, first, told))
             async with aclosing(told):
                 return JSONResponse(await while_connected(request.receive, _whole(asked, reply, told)))
         except ClientGoneError:
@@ -127,6 +128,10 @@ async def _deltas(engine: Complete, request: CompleteRequest) -> AsyncGenerator[
     async with aclosing(deltas):
         async for delta in deltas:
             yield delta
+
+
+async def _next(told: AsyncGenerator[Told, None]) -> Told:
+    return await anext(told)
 
 
 async def _whole(
@@ -148,17 +153,14 @@ async def _whole(
 
 
 async def _events(
-    asked: ParsedCompletion,
-    reply: TextReply,
-    deltas: AsyncGenerator[Told, None],
-    told: AsyncGenerator[Told, None],
+    asked: ParsedCompletion, reply: TextReply, first: Told, told: AsyncGenerator[Told, None]
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a whole stream; a failure on the way is its last event. deltas: `told`, begun."""
+    """The events of a whole stream; a failure on the way is its last event."""
     extra = {"usage": None} if asked.include_usage else {}
     usages = [Usage()] * len(asked.requests)
     async with aclosing(told):
         try:
-            async for number, delta in deltas:
+            async for number, delta in _with(first, told):
                 usages[number] = delta.usage or usages[number]
                 for choice in await reply.choices(number, number * asked.n + delta.index, delta):
                     yield event({**reply.head(), "choices": [choice], **extra})
@@ -168,3 +170,9 @@ async def _events(
             yield event(http_error(error).body)
             return
     yield DONE
+
+
+async def _with(first: Told, told: AsyncGenerator[Told, None]) -> AsyncGenerator[Told, None]:
+    yield first
+    async for each in told:
+        yield each

@@ -34,25 +34,6 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, gone, return_exceptions=True)
 
 
-async def begun(receive: Receive, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The stream, once its first piece is there: errors before it are real statuses.
-
-    Raises ClientGoneError where the client hangs up before.
-    """
-    first = await while_connected(receive, _next(stream))
-    return _from(first, stream)
-
-
-async def _next(stream: AsyncGenerator[T, None]) -> T:
-    return await anext(stream)
-
-
-async def _from(first: T, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    yield first
-    async for each in stream:
-        yield each
-
-
 async def _hang_up(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""What a store adds to the server: files, uploads, stored completions and responses, and batches."""
+"""What a store adds to the server: files, uploads, stored completions and batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from dialoop.serve.files import file_routes, keep_house
 from dialoop.serve.gate import Gate
 from dialoop.serve.inside import Inside
 from dialoop.serve.keeper import Keeper
-from dialoop.serve.responses.kept import kept_response_routes
 from dialoop.serve.stored import stored_routes
 from dialoop.serve.uploads import upload_routes
 from dialoop.store.registry import Store
@@ -46,7 +45,6 @@ def add_data(
         )
     )
     app.include_router(stored_routes(store, keeper, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
-    app.include_router(kept_response_routes(store, keeper))
     app.include_router(
         batch_routes(store, runner.wake, inside.has, max_body_bytes=max_body_bytes, body_seconds=body_seconds)
     )

@@ -65,7 +65,7 @@ def parse_embedding(body: Mapping[str, Any]) -> ParsedEmbedding:
     try:
         asked = EmbeddingBody.model_validate({name: v for name, v in body.items() if v is not None})
     except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0]), EmbeddingBody) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
     return ParsedEmbedding(
         asked.model, _texts(asked.input), asked.encoding_format == "base64", asked.dimensions
     )

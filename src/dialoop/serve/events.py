@@ -10,7 +10,6 @@ DONE = b"data: [DONE]\n\n"
 """The last event of a stream that ends well."""
 
 
-def event(value: Mapping[str, Any], name: str = "") -> bytes:
-    """An event whose data is `value` as JSON. name: of its kind, "" = it is not told."""
-    named = f"event: {name}\n" if name else ""
-    return f"{named}data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+def event(value: Mapping[str, Any]) -> bytes:
+    """An event whose data is `value` as JSON."""
+    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()

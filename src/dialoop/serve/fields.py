@@ -275,19 +275,21 @@ class CompletionBody(SamplingBody):
     """Refused: no served model fills in a middle."""
 
 
+NESTED: Mapping[str, type[BaseModel]] = {
+    "stream_options": StreamOptions,
+    "response_format": ResponseFormat,
+    "structured_outputs": StructuredOutputs,
+    "prediction": Prediction,
+}
+"""Fields that are objects with fields of their own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """A field that clients know and that is not served. neutral: values that ask for nothing."""
 
     why: str
     neutral: tuple[Any, ...] = ()
-
-    def allows(self, value: Any) -> bool:
-        """Whether `value` asks for nothing; false is not 0."""
-        return any(
-            value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
-            for neutral in self.neutral
-        )
 
 
 REFUSED: Mapping[str, Refused] = {
@@ -300,12 +302,20 @@ REFUSED: Mapping[str, Refused] = {
 """Of chat completions."""
 
 
-def body_schema(body: type[BaseModel], refused: Mapping[str, Refused]) -> dict[str, Any]:
-    """The JSON Schema of a body for the OpenAPI document, refused fields included."""
-    schema = schema_of(body)
-    for name, each in refused.items():
-        values = [*each.neutral, None]
-        schema["properties"][name] = {"enum": values, "description": f"Refused: {each.why}."}
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether `value` of a refused field asks for nothing; false is not 0."""
+    return any(
+        value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+        for neutral in REFUSED[name].neutral
+    )
+
+
+def body_schema() -> dict[str, Any]:
+    """The JSON Schema of a chat's body for the OpenAPI document, refused fields included."""
+    schema = schema_of(ChatBody)
+    for name, refused in REFUSED.items():
+        values = [*refused.neutral, None]
+        schema["properties"][name] = {"enum": values, "description": f"Refused: {refused.why}."}
     return schema
 
 

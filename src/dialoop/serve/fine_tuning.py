@@ -198,7 +198,7 @@ def _create(store: Store, tuning: Tuning, asked: CreateJob, decoders: Sequence[s
     return store.jobs.create(
         model=asked.model, base=store.models.name_of(base), training_file=asked.training_file,
         validation_file=asked.validation_file, suffix=asked.suffix, seed=asked.chosen_seed,
-        method="supervised", hyperparameters=hyperparameters, settings=asked.settings,
+        method=asked.kind, hyperparameters=hyperparameters, settings=asked.settings,
         metadata=asked.metadata,
     )  # fmt: skip
 

@@ -41,16 +41,32 @@ class Supervised(BaseModel):
     """Its hyperparameters."""
 
 
+class DpoHyperparameters(Hyperparameters):
+    """Those of preferences."""
+
+    beta: Annotated[float, Field(gt=0, le=2, strict=False)] | Literal["auto"] = "auto"
+    """How dear it is to leave the model as it was; `auto` is 0.1."""
+
+
+class Dpo(BaseModel):
+    """Direct preference optimisation."""
+
+    model_config = MANNER
+
+    hyperparameters: DpoHyperparameters = DpoHyperparameters()
+    """Its hyperparameters."""
+
+
 class Method(BaseModel):
     """How it is trained."""
 
     model_config = MANNER
 
     type: Literal["supervised", "dpo", "reinforcement"]
-    """Supervised here; the others are refused."""
+    """`supervised` learns conversations, `dpo` preferences; `reinforcement` is refused."""
     supervised: Supervised | None = None
     """For `supervised`."""
-    dpo: dict[str, Any] | None = None
+    dpo: Dpo | None = None
     """For `dpo`."""
     reinforcement: dict[str, Any] | None = None
     """For `reinforcement`."""
@@ -100,17 +116,24 @@ class CreateJob(BaseModel):
         """The hyperparameters, wherever they stand. Raises UnsupportedError or HttpError."""
         if self.method is None:
             return (self.hyperparameters or Hyperparameters()).model_dump()
-        if self.method.type != "supervised":
+        if self.method.type == "reinforcement":
             raise UnsupportedError(
-                f"method.type = {self.method.type!r} is not supported yet: use 'supervised'",
+                "method.type = 'reinforcement' is not supported: use 'supervised' or 'dpo'",
                 param="method.type",
             )
         if self.hyperparameters is not None:
             raise HttpError(
-                400, "hyperparameters came beside method: give method.supervised.hyperparameters alone",
-                param="hyperparameters",
+                400, f"hyperparameters came beside method: give method.{self.method.type}.hyperparameters "
+                f"alone", param="hyperparameters",
             )  # fmt: skip
+        if self.method.type == "dpo":
+            return (self.method.dpo or Dpo()).hyperparameters.model_dump()
         return (self.method.supervised or Supervised()).hyperparameters.model_dump()
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's word for the method."""
+        return "supervised" if self.method is None else self.method.type
 
     @property
     def chosen_seed(self) -> int:
@@ -158,7 +181,7 @@ def job_to_openai(job: Job) -> dict[str, Any]:
         "error": job.error,
         "fine_tuned_model": job.fine_tuned_model,
         "finished_at": _seconds(job.finished),
-        "hyperparameters": hyperparameters,
+        "hyperparameters": {name: value for name, value in hyperparameters.items() if name != "beta"},
         "model": job.model,
         "organization_id": job.project_id,
         "result_files": list(job.result_files),
@@ -171,7 +194,7 @@ def job_to_openai(job: Job) -> dict[str, Any]:
         "integrations": [],
         "metadata": job.metadata,
         "user_provided_suffix": job.suffix,
-        "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        "method": {"type": job.method, job.method: {"hyperparameters": hyperparameters}},
         "dialoop": {"status": job.status, "step": job.step, "steps": job.steps, "recipe": job.recipe},
     }
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from dialoop.errors import UnsupportedError
 from dialoop.store.registry import Store
-from dialoop.store.responses import KeptResponse
 from dialoop.store.stored import StoredCompletion
 from dialoop.store.writer import Writer
 from dialoop.types import Answer, Delta, fold
 
 Keep = Callable[[Mapping[str, Any]], None]
-"""Takes the completion or the response, once it is whole."""
+"""Takes the completion, once it is whole."""
 _OWN = ("messages", "metadata", "model", "store", "stream", "stream_options")
 
 
 class Keeper:
-    """Stores completions and responses of any project. `settle` before reading them, `close` at the end."""
+    """Stores completions of any project. `settle` before reading them, `close` at the end."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -35,25 +34,6 @@ class Keeper:
             self._writer.put(lambda connection: into.insert(connection, kept))
 
         return done
-
-    def keep_response(self, project: str, items: Sequence[Mapping[str, Any]]) -> Keep:
-        """What to call with the response to `items`. Raises OverloadedError where too much waits."""
-        self._writer.check_room()
-        into = self._store.of(project).responses
-
-        def done(response: Mapping[str, Any]) -> None:
-            kept = KeptResponse(
-                response["id"], response["previous_response_id"], items, dict(response),
-                response["created_at"] * 1_000_000,
-            )  # fmt: skip
-            self._writer.put(lambda connection: into.insert(connection, kept))
-
-        return done
-
-    def chain(self, project: str, response_id: str) -> tuple[KeptResponse, ...]:
-        """A kept response and all that it goes on from; it waits for the disk. Raises UnknownRecordError."""
-        self.settle()
-        return self._store.of(project).responses.chain(response_id)
 
 
 def keep_of(keeper: Keeper | None, project: str, body: Mapping[str, Any]) -> Keep | None:

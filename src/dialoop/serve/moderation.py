@@ -94,7 +94,7 @@ def parse_moderation(body: Mapping[str, Any]) -> list[list[str]]:
     try:
         asked = ModerationBody.model_validate({name: v for name, v in body.items() if v is not None})
     except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0]), ModerationBody) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
     if asked.model not in ALIASES:
         raise UnknownModelError(asked.model, ALIASES)
     given = asked.input

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dialoop.errors import echo
-from dialoop.serve.errors import HttpError
 from dialoop.serve.typed_body import inlined
 from dialoop.store.pages import Page, Window
 
@@ -31,16 +29,6 @@ class ListQuery(BaseModel):
     def window(self) -> Window:
         """What the store understands."""
         return Window(self.limit, self.after, self.order == "desc")
-
-
-def window_over(rows: Sequence[Mapping[str, Any]], window: Window, noun: str) -> Page[Mapping[str, Any]]:
-    """The window over rows that are at hand, the oldest first. Raises HttpError for an unknown `after`."""
-    ordered = rows[::-1] if window.newest_first else rows
-    at = next((i + 1 for i, row in enumerate(ordered) if row["id"] == window.after), None)
-    if window.after is not None and at is None:
-        raise HttpError(400, f"after = {echo(window.after)}: no such {noun}", param="after")
-    rest = ordered[at or 0 :]
-    return Page(tuple(rest[: window.limit]), len(rest) > window.limit)
 
 
 def page_to_openai(page: Page[T], write: Callable[[T], Mapping[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,13 +115,21 @@ class Reply:
 
     def _chunk(self, index: int, delta: Mapping[str, Any], finish_reason: str | None) -> dict[str, Any]:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        padding = padding_of(delta) if self.padded else {}
-        return {**self._head("chat.completion.chunk"), "choices": [choice], **padding}
+        return {**self._head("chat.completion.chunk"), "choices": [choice], **self._padding(delta)}
+
+    def _padding(self, delta: Mapping[str, Any]) -> dict[str, str]:
+        if not self.padded:
+            return {}
+        missing = -len(str(delta).encode()) % PADDED
+        return {"obfuscation": secrets.token_hex(PADDED)[:missing]}
 
     def _told(self, logprobs: tuple[TokenLogprob, ...]) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
-        return {"content": logprobs_to_openai(logprobs), "refusal": None}
+        content = [
+            {**_token(each), "top_logprobs": [_token(other) for other in each.top]} for each in logprobs
+        ]
+        return {"content": content, "refusal": None}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -149,17 +157,6 @@ def _call_delta(piece: CallDelta) -> dict[str, Any]:
         "type": piece.kind,
         piece.kind: {"name": piece.name, **body},
     }
-
-
-def padding_of(delta: object) -> dict[str, str]:
-    """What hides the size of a piece of a stream."""
-    missing = -len(str(delta).encode()) % PADDED
-    return {"obfuscation": secrets.token_hex(PADDED)[:missing]}
-
-
-def logprobs_to_openai(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
-    """Each token of an answer, with the best in its place."""
-    return [{**_token(each), "top_logprobs": [_token(other) for other in each.top]} for each in logprobs]
 
 
 def _token(told: TokenLogprob) -> dict[str, Any]:

@@ -35,17 +35,14 @@ _BY_PREFIX: tuple[tuple[str, Needed], ...] = (
     ("/openapi.json", ANY),
 )
 
-_KEPT = ("/v1/chat/completions", "/v1/responses")
-"""Posted to, they ask a model; what they keep, and all below, is data."""
-
 
 def scopes_for(method: str, path: str) -> Needed:
     """What a key must be for to send such a request."""
     if path.startswith("/v1/models/") and method == "DELETE":
         return _ADMIN
-    for kept in _KEPT:
-        if path.startswith(f"{kept}/") or (path == kept and method in ("GET", "HEAD")):
-            return _DATA
+    stored = path.startswith("/v1/chat/completions/") or method in ("GET", "HEAD")
+    if path.startswith("/v1/chat/completions") and stored:
+        return _DATA
     for prefix, needed in _BY_PREFIX:
         if path == prefix or path.startswith(f"{prefix}/"):
             return needed

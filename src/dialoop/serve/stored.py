@@ -16,8 +16,9 @@ from dialoop.serve.caller import caller_of
 from dialoop.serve.errors import HttpError
 from dialoop.serve.fields import Metadata
 from dialoop.serve.keeper import Keeper
-from dialoop.serve.paging import ListQuery, list_schema, page_to_openai, window_over
+from dialoop.serve.paging import ListQuery, list_schema, page_to_openai
 from dialoop.serve.typed_body import described, parsed
+from dialoop.store.pages import Page, Window
 from dialoop.store.registry import Store
 from dialoop.store.stored import StoredCompletion, StoredCompletions
 
@@ -144,8 +145,7 @@ def stored_routes(store: Store, keeper: Keeper, *, max_body_bytes: int, body_sec
     ) -> dict[str, Any]:
         """The messages that were asked with; the answer is in the completion."""
         kept = await asyncio.to_thread((await mine(request)).get, completion_id)
-        rows = [_message(kept.id, number, row) for number, row in enumerate(kept.messages)]
-        return page_to_openai(window_over(rows, query.window, "message"), lambda row: row)
+        return page_to_openai(_messages(kept, query.window), lambda row: row)
 
     return router
 
@@ -157,6 +157,16 @@ def stored_to_openai(kept: StoredCompletion) -> dict[str, Any]:
         **_DEFAULTS, **asked, **kept.completion,
         "metadata": dict(kept.metadata), "input_user": kept.request.get("user"), "request_id": None,
     }  # fmt: skip
+
+
+def _messages(kept: StoredCompletion, window: Window) -> Page[dict[str, Any]]:
+    rows = [_message(kept.id, number, row) for number, row in enumerate(kept.messages)]
+    rows = rows[::-1] if window.newest_first else rows
+    at = next((i + 1 for i, row in enumerate(rows) if row["id"] == window.after), None)
+    if window.after is not None and at is None:
+        raise HttpError(400, f"after = {echo(window.after)}: no such message", param="after")
+    rest = rows[at or 0 :]
+    return Page(tuple(rest[: window.limit]), len(rest) > window.limit)
 
 
 def _message(completion_id: str, number: int, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,20 +24,16 @@ class ExpiresAfter(BaseModel):
     """From an hour to 30 days."""
 
 
-def parsed(model: type[B], body: Mapping[str, Any], others: Iterable[str] = ()) -> B:
-    """The body as `model`; null means absent. Raises RequestError with the field at fault.
-
-    others: names that an unknown one may be near to besides.
-    """
+def parsed(model: type[B], body: Mapping[str, Any]) -> B:
+    """The body as `model`; null means absent. Raises RequestError with the field at fault."""
     given = {name: value for name, value in body.items() if value is not None}
     known = {field.alias or name for name, field in model.model_fields.items()}
     for name in given.keys() - known:
-        close = nearest(name[:64], {*known, *others})
-        raise RequestError(f"unknown field {echo(name)}{close}", param=name[:64])
+        raise RequestError(f"unknown field {echo(name)}{nearest(name[:64], known)}", param=name[:64])
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0]), model) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
 
 
 def described(model: type[BaseModel]) -> dict[str, Any]:

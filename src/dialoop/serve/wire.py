@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from dialoop.chat.schema import followable
 from dialoop.chat.wire import message_from_openai
 from dialoop.errors import DataError, RequestError, UnsupportedError, echo, nearest
-from dialoop.serve.fields import REFUSED, ChatBody, Refused, SamplingBody, StreamOptions
+from dialoop.serve.fields import NESTED, REFUSED, ChatBody, SamplingBody, StreamOptions, is_neutral
 from dialoop.serve.offer import offer_of
 from dialoop.types import ChatRequest, Conversation, Grammar, Message, Prompting, Sampling
 
@@ -54,7 +53,9 @@ class ParsedChat:
 def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
     """The request in `body`. Raises RequestError with the field at fault, UnsupportedError included."""
     fields = {name: value for name, value in body.items() if value is not None}
-    chat = checked(ChatBody, without_refused(fields, REFUSED), [*REFUSED])
+    for name in fields.keys() & REFUSED.keys():
+        _refuse_unless_neutral(name, fields.pop(name))
+    chat = checked(ChatBody, fields, [*REFUSED])
     messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
     offer = offer_of(chat)
     request = ChatRequest(
@@ -88,22 +89,19 @@ def checked(kind: type[Body], body: Mapping[str, Any], known: Sequence[str] = ()
     try:
         found = kind.model_validate(body)
     except ValidationError as error:
-        raise refusal(dict(error.errors(include_url=False)[0]), kind) from None
+        raise refusal(dict(error.errors(include_url=False)[0])) from None
     if found.stream_options is not None and not found.stream:
         raise RequestError("stream_options came without stream: set stream to true", param="stream_options")
     return found
 
 
-def without_refused(fields: Mapping[str, Any], refused: Mapping[str, Refused]) -> dict[str, Any]:
-    """The other fields. Raises UnsupportedError for a refused one that asks for something."""
-    for name in fields.keys() & refused.keys():
-        if not refused[name].allows(fields[name]):
-            neutral = " or ".join(echo(v) for v in refused[name].neutral)
-            mend = f"leave it out or send {neutral}" if neutral else "leave it out"
-            raise UnsupportedError(
-                f"{name} = {echo(fields[name])} is not served: {refused[name].why}: {mend}", param=name
-            )
-    return {name: value for name, value in fields.items() if name not in refused}
+def _refuse_unless_neutral(name: str, value: Any) -> None:
+    if is_neutral(name, value):
+        return
+    refused = REFUSED[name]
+    neutral = " or ".join(echo(v) for v in refused.neutral)
+    mend = f"leave it out or send {neutral}" if neutral else "leave it out"
+    raise UnsupportedError(f"{name} = {echo(value)} is not served: {refused.why}: {mend}", param=name)
 
 
 def _prompting(chat: ChatBody) -> Prompting:
@@ -148,42 +146,17 @@ def _nearest(name: str, known: list[str]) -> str:
     return close if "did you mean" in close else ": see /openapi.json for the fields that there are"
 
 
-def refusal(problem: Mapping[str, Any], kind: type[BaseModel]) -> RequestError:
-    """What pydantic found in a `kind`, in three parts and without content."""
-    param, known = _place(kind, problem["loc"])
+def refusal(problem: Mapping[str, Any]) -> RequestError:
+    """What pydantic found, in three parts and without content."""
+    path = [str(part) for part in problem["loc"] if isinstance(part, str) and part.isidentifier()]
+    nested = NESTED.get(path[0])
+    param = ".".join(path[:2] if nested else path[:1])
     if problem["type"] == "missing":
         return RequestError(f"{param} is missing: add it", param=param)
     if problem["type"] == "extra_forbidden":
-        name = str(problem["loc"][-1])
-        param = f"{param}.{name[:64]}".strip(".")
-        return RequestError(f"unknown field {echo(param)}{_nearest(name, known)}", param=param)
+        known = [field.alias or name for name, field in nested.model_fields.items()] if nested else []
+        return RequestError(f"unknown field {echo(param)}{_nearest(path[-1], known)}", param=param)
     return RequestError(f"{param} = {echo(problem['input'])}: {_wanted(param, problem)}", param=param)
-
-
-def _place(kind: type[BaseModel], loc: Sequence[int | str]) -> tuple[str, list[str]]:
-    """The path of a problem, and the fields that there are where it ends.
-
-    What is no field is the name of a union's member, and an index counts where models are listed.
-    """
-    path, fields = "", _fields([kind])
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]" if fields else ""
-        elif part in fields:
-            path += f".{part}"
-            fields = _fields(_models(fields[part].annotation))
-    return path[1:], [*fields]
-
-
-def _fields(kinds: Iterable[type[BaseModel]]) -> dict[str, FieldInfo]:
-    return {each.alias or name: each for kind in kinds for name, each in kind.model_fields.items()}
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The models that an annotation speaks of."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for each in get_args(annotation) for model in _models(each)]
 
 
 def _wanted(param: str, problem: Mapping[str, Any]) -> str:
