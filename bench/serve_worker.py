@@ -29,23 +29,27 @@ Prompt = dict[str, Any]
 
 
 class Dialoop:
-    """The engine of `dialoop serve`, its models in a child process.
-
-    adapters: PEFT directories over one base, by the names that `models` of a call may use.
-    """
+    """LocalEngine. adapters: PEFT directories over one base, by the names that `models` of a call may use."""
 
     def __init__(
         self, model: str, weights: str, rows: int, context: int, adapters: dict[str, str], **_: Any
     ) -> None:
-        from dialoop.engine.process import ProcessEngine
+        import torch
+
+        from dialoop.engine.loaded import open_models
+        from dialoop.engine.local import LocalEngine
+        from dialoop.models.allocator import keep_freed_memory
         from dialoop.types import ModelRef
 
         refs = [ModelRef("base", Path(model))]
         refs += [ModelRef(name, Path(model), Path(folder)) for name, folder in adapters.items()]
-        precision = "int8" if weights == "int8" else None
-        self._engine = ProcessEngine(refs, context=context, precision=precision, max_rows=rows)
+        opened = open_models(refs, context=context, precision="int8" if weights == "int8" else None)
+        self._engine = LocalEngine(opened, max_rows=rows)
+        keep_freed_memory()  # as the process does that `dialoop serve` computes in
         self._loop = asyncio.new_event_loop()
-        self.about = f"dialoop {version('dialoop')}, torch {version('torch')}, {weights} weights"
+        self.about = (
+            f"dialoop {version('dialoop')}, torch {torch.__version__}, {opened['base'].precision} weights"
+        )
 
     def generate(self, prompts: list[Prompt], tokens: int, models: list[str]) -> dict[str, Any]:
         """models: who answers, in turn."""

@@ -14,12 +14,10 @@ import dialoop
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.serve.fields import REFUSED, ChatBody, CompletionBody
-from dialoop.serve.responses import fields as responses
-from dialoop.store.registry import Store
 from dialoop.types import ModelRef
 from tests.serve.running import serving
 from tools.docs.api import PAGES, page
-from tools.docs.examples import CHAT, RESPONSE, TEXT, Fields
+from tools.docs.examples import CHAT, TEXT, Fields
 from tools.docs.peers import BY_PARAMETER, NOTES, PEERS, peers_of
 
 BASE = Path(dialoop.__file__).parent / "assets" / "dialoop-base"
@@ -28,9 +26,9 @@ TEXTS = {"model": "dialoop-base", "prompt": "Hello", "max_tokens": 4}
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url() -> Iterator[str]:
     engine = LocalEngine({"dialoop-base": open_model(ModelRef("dialoop-base", BASE))})
-    with serving(engine, store=Store.open(tmp_path_factory.mktemp("home"))) as url:
+    with serving(engine) as url:
         yield url
 
 
@@ -52,7 +50,6 @@ def test_the_code_on_the_page_runs(url: str, path: Path) -> None:
 
 def test_every_parameter_has_an_example_and_a_comparison() -> None:
     assert CHAT.keys() == ChatBody.model_fields.keys() | REFUSED.keys()
-    assert RESPONSE.keys() == responses.ResponseBody.model_fields.keys() | responses.REFUSED.keys()
     assert CHAT.keys() | TEXT.keys() >= CompletionBody.model_fields.keys()
     assert CHAT.keys() | TEXT.keys() == BY_PARAMETER.keys() >= NOTES.keys()
     assert all(len(peers_of(name)) == len(PEERS) for name in BY_PARAMETER)
@@ -85,16 +82,3 @@ def test_an_example_of_each_parameter_of_text_completions_works(url: str, parame
     refused = post(url, "/v1/completions", {**TEXTS, **bad})
     assert refused.status_code == 400, refused.text
     assert refused.json()["error"]["param"] == parameter
-
-
-@pytest.mark.parametrize("parameter", RESPONSE)
-def test_an_example_of_each_parameter_of_responses_works_and_another_is_refused(
-    url: str, parameter: str
-) -> None:
-    good, bad = RESPONSE[parameter]
-    asked = {"model": "dialoop-base", "input": "Hi", "max_output_tokens": 16}
-    answer = post(url, "/v1/responses", {**asked, **good})
-    assert answer.status_code == 200, answer.text
-    refused = post(url, "/v1/responses", {**asked, **bad})
-    assert refused.status_code == 400, refused.text
-    assert refused.json()["error"]["param"].startswith(parameter)

@@ -18,17 +18,14 @@ from typing import Any
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.serve.app import make_app
-from dialoop.serve.fields import REFUSED, ChatBody, CompletionBody, SamplingBody
-from dialoop.serve.responses import fields as responses
+from dialoop.serve.fields import REFUSED, ChatBody, SamplingBody
 from dialoop.store.registry import Store
-from tools.docs.examples import CHAT, RESPONSE, TEXT
+from tools.docs.examples import CHAT, TEXT
 from tools.docs.peers import NOTES, PEERS, peers_of
 
 HERE = Path(__file__).parent
 _DOCS = HERE.parents[1] / "docs"
 PAGES = {"en": _DOCS / "api.md", "zh": _DOCS / "api.zh.md"}
-EXAMPLES = {ChatBody: CHAT, CompletionBody: CHAT | TEXT, responses.ResponseBody: RESPONSE}
-REFUSED_BY = {ChatBody: REFUSED, responses.ResponseBody: responses.REFUSED}
 _MARK = re.compile(r"<!-- (fields|routes) ?(\S*) -->\n")
 
 
@@ -44,19 +41,18 @@ def _fields(where: str) -> Iterator[str]:
     module, _, name = where.partition(":")
     body = getattr(importlib.import_module(module), name)
     schema = body.model_json_schema()
-    compared, examples = issubclass(body, SamplingBody), EXAMPLES.get(body, {})
+    compared = issubclass(body, SamplingBody)
+    examples = (CHAT if body is ChatBody else CHAT | TEXT) if compared else {}
     columns = ["parameter", "class", "type and range", "default", "what it does"]
-    columns += [*PEERS] if compared else []
-    columns += ["an example"] if examples else []
+    columns += [*PEERS, "an example"] if compared else []
     yield _row(columns)
     yield _row(["---"] * len(columns))
-    required, notes = schema.get("required", []), NOTES if compared else {}
+    required = schema.get("required", [])
     for field, described in schema["properties"].items():
-        cells = _cells(field, described, schema, field in required, notes)
-        yield _row([*cells, *_others(field, compared, examples)])
-    for field, refused in REFUSED_BY.get(body, {}).items():
+        yield _row(_cells(field, described, schema, field in required, compared, examples))
+    for field, refused in REFUSED.items() if body is ChatBody else ():
         cells = [f"`{field}`", "refused", "-", "-", f"{refused.why[0].upper()}{refused.why[1:]}."]
-        yield _row([*cells, *_others(field, compared, examples)])
+        yield _row([*cells, *peers_of(field), _example(field, examples)])
 
 
 def _cells(
@@ -64,19 +60,18 @@ def _cells(
     described: Mapping[str, Any],
     schema: Mapping[str, Any],
     required: bool,
-    notes: Mapping[str, str],
+    compared: bool,
+    examples: Mapping[str, Any],
 ) -> list[str]:
     told = described.get("description", "").replace("\n", " ")
     kind = "hint" if told.startswith("Hint: ") else "refused" if told.startswith("Refused: ") else "honoured"
     told = told.removeprefix("Hint: ").removeprefix("Refused: ")
     default = "required" if required else json.dumps(described.get("default"), ensure_ascii=False)
-    note = f" ({notes[field]})" if field in notes else ""
-    return [f"`{field}`", kind, span(described, schema), default, told[:1].upper() + told[1:] + note]
-
-
-def _others(field: str, compared: bool, examples: Mapping[str, Any]) -> list[str]:
-    """The cells of other servers and of an example, where the table has them."""
-    return [*(peers_of(field) if compared else []), *([_example(field, examples)] if examples else [])]
+    cells = [f"`{field}`", kind, span(described, schema), default, told[:1].upper() + told[1:]]
+    if not compared:
+        return cells
+    note = f" ({NOTES[field]})" if field in NOTES else ""
+    return [*cells[:-1], cells[-1] + note, *peers_of(field), _example(field, examples)]
 
 
 def _example(field: str, examples: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -24,12 +23,7 @@ if TYPE_CHECKING:
 
 
 def main(descriptor: int) -> None:
-    """Load what the first frame asks for, then do what the others ask for. Does not return.
-
-    The models are loaded and run by the main thread. GNU's OpenMP lets threads wait awake for the next piece
-    of work only while there are no more of them than processors, and it counts the main one in any case: run
-    by a second thread, a step of a small model took twice as long.
-    """
+    """Load what the first frame asks for, then do what the others ask for. Does not return."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal or a service manager signals the whole group: the parent lets open answers finish.
         signal.signal(number, signal.SIG_IGN)
@@ -38,36 +32,15 @@ def main(descriptor: int) -> None:
     os.set_inheritable(descriptor, False)
     line = Line(socket.socket(fileno=descriptor))
     core: Future[LocalCore] = Future()
-    try:
-        setup = line.receive()
-    except EOFError:
-        os._exit(0)
-    reader = threading.Thread(target=_obey, args=(line, core), daemon=True)
-    reader.start()
-    _load(setup, line, core)
-    if core.done():
-        _run(core.result())
-    reader.join()
-
-
-def _obey(line: Line, core: Future[LocalCore]) -> None:
-    """Hand over what is asked for, up to the end of the line and of the process."""
     with contextlib.suppress(EOFError):
+        threading.Thread(target=_load, args=(line.receive(), line, core), daemon=True).start()
         while True:
             number, work = line.receive()
             if work is None:
                 core.result().cancel(number)
             else:
                 core.result().submit(number, work)
-    os._exit(0)  # the main thread may be inside the model, and nobody is left to tell what it finds
-
-
-def _run(core: LocalCore) -> None:
-    try:
-        core.run()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)  # requests would be left without an answer: end all, to be started again
+    os._exit(0)  # threads may be inside the model, and nobody is left to tell what they find
 
 
 def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:

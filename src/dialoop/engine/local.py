@@ -1,10 +1,9 @@
-"""The engine in this process: a thread that decodes a changing batch."""
+"""The engine in this process: a thread that decodes a changing batch with transformers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
 from typing import Any, Unpack
 
 from dialoop.chat.render import Rendered
@@ -46,13 +45,11 @@ class LocalEngine(Front):
     ) -> None:
         mail = Mail()
         known = {name: loaded.known for name, loaded in models.items()}
-        core = LocalCore(models, mail.deliver, **options)
-        Thread(target=core.run, name="dialoop-engine", daemon=True).start()
-        super().__init__(known, core, mail, max_open=max_open)
+        super().__init__(known, LocalCore(models, mail.deliver, **options), mail, max_open=max_open)
 
 
 class LocalCore:
-    """Models in memory, to be run by a thread of the caller's; implements `dialoop.engine.wire.Core`.
+    """Models in memory and the thread that runs them; implements `dialoop.engine.wire.Core`.
 
     Names that share a model in memory are answered in the same steps, each through its own adapter.
 
@@ -95,10 +92,6 @@ class LocalCore:
         }  # fmt: skip
         self._worker = Worker(running, self._wanted, deliver, adapter_memory)
 
-    def run(self) -> None:
-        """Run the models in the calling thread until `close`, which waits for it."""
-        self._worker.run()
-
     def know(self, model: str, shelved: Shelved) -> None:
         """An adapter that an earlier core loaded: it is read for its first request."""
         self._worker.submit(self._lane[model], lambda lane: lane.know(shelved))
@@ -125,7 +118,7 @@ class LocalCore:
         self._wanted.discard(number)
 
     def close(self) -> None:
-        """End `run` and the threads beside it; open work gets an error."""
+        """End the threads; open work gets an error."""
         self._compiling.shutdown()
         self._worker.close()
 

@@ -1,4 +1,4 @@
-"""The loop that runs the models."""
+"""The thread that runs the models."""
 
 from __future__ import annotations
 
@@ -238,7 +238,8 @@ class Worker:
         self._inbox: list[tuple[int, Job | SideJob[Any] | Change]] = []
         self._changed = threading.Condition()
         self._closing = False
-        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dialoop-engine", daemon=True)
+        self._thread.start()
 
     def submit(self, model: int, *jobs: Job | SideJob[Any] | Change) -> None:
         """Queue jobs, or changes to a lane between two steps. Raises RuntimeError after `close`."""
@@ -258,11 +259,11 @@ class Worker:
         return lane.occupancy(name) if isinstance(lane, Lane) else Occupancy(name, running=int(lane.busy))
 
     def close(self) -> None:
-        """End `run` after its current step; jobs that were not done get an error."""
+        """End the thread after its current step; jobs that were not done get an error."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._ended.wait()
+        self._thread.join()
         self._reading.shutdown()
 
     def _load(self, model: int, number: int, work: Loading) -> None:
@@ -287,17 +288,13 @@ class Worker:
 
         self._reading.submit(read)
 
-    def run(self) -> None:
-        """Step after step in the calling thread, until `close`."""
-        try:
-            while not self._receive():
-                for lane in self._lanes.values():
-                    if lane.busy and (said := lane.advance()):
-                        self._deliver(said)
+    def _run(self) -> None:
+        while not self._receive():
             for lane in self._lanes.values():
-                self._deliver(lane.close(RuntimeError("the engine was closed")))
-        finally:
-            self._ended.set()
+                if lane.busy and (said := lane.advance()):
+                    self._deliver(said)
+        for lane in self._lanes.values():
+            self._deliver(lane.close(RuntimeError("the engine was closed")))
 
     def _receive(self) -> bool:
         """Hand new jobs to their lanes, waiting for one when there is nothing to do; True at the end."""

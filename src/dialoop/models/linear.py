@@ -1,8 +1,7 @@
 """Linear layers for answering, their weights packed once in the order that the processor reads them.
 
-Where the processor multiplies bf16, activations between such layers are bf16 too; elsewhere on a CPU they
-are float32, and only the weights take fewer bits. Each row of a batch is computed as it would be alone, but
-for the last bits of a float32 sum.
+Activations are float32 on a CPU; only the weights take fewer bits. Each row of a batch is computed as it
+would be alone, but for the last bits of a float32 sum.
 """
 
 from __future__ import annotations
@@ -23,9 +22,7 @@ LARGEST_HALF = 65504.0
 
 
 class Linear(Protocol):
-    """(N, in) -> (N, out), both of `dtype`; what comes in another is converted."""
-
-    dtype: torch.dtype
+    """(N, in) -> (N, out)."""
 
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
@@ -41,44 +38,31 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Precision | None) -> Li
     if precision is None:
         return _Widened([(weight.detach(), bias)])
     bias = None if bias is None else bias.detach().float()
-    if precision == "int8":
-        if _has_vnni() and _has_mkldnn():
-            return _OnednnInt8(weight, bias)
-        if _has_fbgemm():
-            return _FbgemmInt8(weight, bias)
+    if precision == "int8" and _has_fbgemm():
+        return _Int8(weight, bias)
     if precision != "float32":
         if default_dtype("cpu") == torch.bfloat16:
             return _Bfloat16(weight, bias)
         if _has_fbgemm() and float(weight.detach().abs().max()) <= LARGEST_HALF:
             return _Half(weight, bias)
-    return _Float32(weight, bias) if _has_mkldnn() else _Plain(weight.float(), bias)
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return _Float32(weight, bias) if known else _Plain(weight.float(), bias)
 
 
 def _has_fbgemm() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 
-def _has_mkldnn() -> bool:
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-
-
-def _has_vnni() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
-
-
 class _Plain:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias, self.dtype = weight.detach(), bias, weight.dtype
+        self._weight, self._bias = weight.detach(), bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x.to(self.dtype), self._weight, self._bias)
+        return functional.linear(x, self._weight, self._bias)
 
 
 class _Widened:
     """Layers side by side whose weights stay where they are. order: which of their outputs stands where."""
-
-    dtype = torch.float32
 
     def __init__(self, layers: Sequence[tuple[Tensor, Tensor | None]], order: Tensor | None = None) -> None:
         self._layers, self._order = layers, order
@@ -107,7 +91,7 @@ class _Mkldnn:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(
             x.to(self.dtype), self._packed, self._bias, "none", [], ""
         )
-        return y
+        return y.float()
 
 
 class _Float32(_Mkldnn):
@@ -126,8 +110,6 @@ class _Half:
     They hold a bf16 weight exactly down to 2^-14, and within 2^-25 below.
     """
 
-    dtype = torch.float32
-
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight.detach().float(), bias)
 
@@ -136,62 +118,36 @@ class _Half:
         return y
 
 
-class _OnednnInt8:
-    """int8 weights with a scale for each row out, int8 inputs with a scale for each row in; sums in int32."""
+class _Int8:
+    """int8 weights with a scale for each row out, int8 inputs with a scale for each row in.
 
-    dtype = torch.float32
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales, levels = _levels(weight)
-        self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
-        self._scales, self._zeros = scales, torch.zeros(len(scales), dtype=torch.int32)
-        self._bias = bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        steps = _largest(x).mul_(1 / 127)
-        inputs = (x / steps).round_().to(torch.int8)
-        y: Tensor = torch.ops.onednn.qlinear_pointwise(
-            inputs, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, self.dtype, "none", [], ""
-        )
-        y *= steps
-        return y if self._bias is None else y.add_(self._bias)
-
-
-class _FbgemmInt8:
-    """The same without VNNI: two products are summed in 16 bits, so inputs take 7 bits and none overflows."""
-
-    dtype = torch.float32
-    LEVELS, ZERO = 63, 64
+    Without VNNI two products are summed in 16 bits: inputs take 7 bits then, so that none overflows.
+    """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales, levels = _levels(weight)
+        dense = weight.detach().float()
+        scales = (dense.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
             zeros = torch.zeros(len(scales), dtype=torch.long)
-            quantized = torch._make_per_channel_quantized_tensor(levels, scales.double(), zeros, 0)
+            quantized = torch.quantize_per_channel(dense, scales.double(), zeros, 0, torch.qint8)
             self._packed = torch.ops.quantized.linear_prepack(quantized, None)
         self._bias = bias
+        self._levels, self._zero = (127, 128) if _has_vnni() else (63, 64)
 
     def __call__(self, x: Tensor) -> Tensor:
-        largest = _largest(x)
+        largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
+        largest.clamp_min_(torch.finfo(torch.float32).tiny)
         y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x / largest, 1 / self.LEVELS, self.ZERO, self._packed
+            x / largest, 1 / self._levels, self._zero, self._packed
         )
         y *= largest
         return y if self._bias is None else y.add_(self._bias)
 
 
-def _levels(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row out its scale, (out,) float32, and its numbers in int8, (out, in)."""
-    dense = weight.detach().float()
-    scales = (dense.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return scales, (dense / scales[:, None]).round_().to(torch.int8)
-
-
-def _largest(x: Tensor) -> Tensor:
-    """(N, 1): of each row its largest number, without its sign; above zero."""
-    largest: Tensor = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)
-    return largest.clamp_min_(torch.finfo(torch.float32).tiny)
+def _has_vnni() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
 class PackedLinear(nn.Module):
@@ -203,9 +159,8 @@ class PackedLinear(nn.Module):
         self._linear = pack(linear.weight, linear.bias, precision)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out), of the type of `x`."""
-        y = self._linear(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
-        return y.to(x.dtype)
+        """(..., in) -> (..., out)."""
+        return self._linear(x.reshape(-1, self.in_features)).view(*x.shape[:-1], self.out_features)
 
 
 def pack_in_place(model: nn.Module, precision: Precision) -> None:

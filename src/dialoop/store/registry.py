@@ -19,7 +19,6 @@ from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.projects import Projects
 from dialoop.store.records import Reports, Runs
 from dialoop.store.replies import Replies
-from dialoop.store.responses import Responses
 from dialoop.store.stored import StoredCompletions
 from dialoop.store.uploads import Uploads
 from dialoop.types import ModelRef
@@ -87,11 +86,6 @@ class Store:
     def replies(self) -> Replies:
         """The project's answers that are kept for a second asking."""
         return Replies(self.engine, self.project)
-
-    @property
-    def responses(self) -> Responses:
-        """The project's responses that are kept to be gone on from."""
-        return Responses(self.engine, self.project)
 
     def of(self, project: str) -> Store:
         """The same store, for another project."""
