@@ -133,7 +133,7 @@ def test_every_weight_moves_in_full_tuning(full: Tuned) -> None:
 def twice(tmp_path: Path, first: dict[str, Any], then: dict[str, Any]) -> Tuned:
     """Two calls on one directory."""
     given: dict[str, Any] = {"recipe": recipe(train__epochs=1.0), "base": base(), "folder": tmp_path}
-    given |= {"conversations": DIALOGUES, "valid": ()}
+    given |= {"items": DIALOGUES, "valid": ()}
     tune(**(given | first))
     return tune(**(given | then))
 
@@ -149,7 +149,7 @@ def test_a_finished_run_is_taken_up_again_without_training(tmp_path: Path) -> No
     "other",
     [
         {"recipe": recipe(train__epochs=2.0)},
-        {"conversations": (*DIALOGUES[:-1], replace(DIALOGUES[-1], messages=DIALOGUES[0].messages))},
+        {"items": (*DIALOGUES[:-1], replace(DIALOGUES[-1], messages=DIALOGUES[0].messages))},
         {"valid": DIALOGUES[:1]},
         {"base": ModelRef("tiny@2", tiny_model())},
     ],

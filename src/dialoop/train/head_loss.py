@@ -12,7 +12,7 @@ from dialoop.config.heads import HeadRegularisationSettings
 from dialoop.models.crf import Crf
 from dialoop.models.heads import Headed, class_logits
 from dialoop.train.batch import Batch
-from dialoop.train.tune import divergence
+from dialoop.train.objective import divergence
 
 Picked = tuple[Tensor, Tensor, Tensor]
 """Logits where something is learnt, what, and what that is worth."""

@@ -92,7 +92,7 @@ def longest_text(folder: Path, max_length: int) -> int:
     if not is_encoder(folder):
         return min(max_length, int(config.get_text_config().max_position_embeddings))
     with torch.device("meta"):
-        model: torch.nn.Module = AutoModel.from_config(config)
+        model: torch.nn.Module = AutoModel.from_config(config)  # type: ignore[no-untyped-call]
     return min(max_length, positions_of(model))
 
 

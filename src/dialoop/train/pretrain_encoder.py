@@ -107,12 +107,12 @@ def _specials(path: Path) -> tuple[int, ...]:
 def _modern_bert(shape: EncoderSettings, vocabulary: int, specials: tuple[int, ...]) -> nn.Module:
     from transformers import ModernBertConfig, ModernBertForMaskedLM
 
-    first, last, mask, pad = specials
+    first, last, _, pad = specials
     config = ModernBertConfig(
         vocab_size=vocabulary, hidden_size=shape.hidden, intermediate_size=shape.mlp,
         num_hidden_layers=shape.layers, num_attention_heads=shape.heads, classifier_pooling="mean",
         max_position_embeddings=shape.context, decoder_bias=False, pad_token_id=pad, bos_token_id=first,
-        eos_token_id=last, cls_token_id=first, sep_token_id=last, mask_token_id=mask,
+        eos_token_id=last, cls_token_id=first, sep_token_id=last,
     )  # fmt: skip
     model: nn.Module = ModernBertForMaskedLM(config)
     return model
