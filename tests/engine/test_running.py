@@ -93,16 +93,16 @@ def finish(running: Running, rows: list[Row]) -> dict[Row, tuple[TokenLogprob, .
 
 
 @torch.no_grad()
-def check(model: Any, row: Row, told: tuple[TokenLogprob, ...]) -> None:
-    """Every token is the best one or within 1e-4 of it, every log-probability the reference's within 1e-4."""
+def check(model: Any, row: Row, told: tuple[TokenLogprob, ...], within: float = 1e-4) -> None:
+    """Every token is the best one or `within` of it, every log-probability `within` the reference's."""
     ids = torch.tensor([[*row.prompt, *row.tokens]])
     logits = model(ids, use_cache=False).logits[0, len(row.prompt) - 1 : -1]
     logs = logits.log_softmax(-1)
     chosen = torch.tensor(row.tokens)
     picked = logs.gather(1, chosen[:, None]).squeeze(1)
     assert len(row.tokens) == LENGTH
-    assert bool((logs.amax(-1) - picked <= 1e-4).all())
-    torch.testing.assert_close(torch.tensor([t.logprob for t in told]), picked, atol=1e-4, rtol=1e-4)
+    assert bool((logs.amax(-1) - picked <= within).all())
+    torch.testing.assert_close(torch.tensor([t.logprob for t in told]), picked, atol=within, rtol=within)
 
 
 @pytest.fixture(autouse=True)

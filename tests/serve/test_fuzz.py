@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
@@ -54,16 +53,19 @@ def fuzz(engine: Engine, home: Path, model: str, *, examples: int) -> Counter[st
         schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         for found in schema.get_all_operations():
             for mode in GenerationMode:
-                # Where a request has no parts, none of them can be wrong.
-                with suppress(Unsatisfiable):
-                    _fuzz(found.ok(), mode, model, seen, examples)
+                for plain in (False, True):
+                    # Where a request has no parts, none of them can be wrong.
+                    with suppress(Unsatisfiable):
+                        _fuzz(found.ok(), mode, model, seen, examples // 2, plain=plain)
     return seen
 
 
-def _fuzz(operation: Any, mode: GenerationMode, model: str, seen: Counter[str], examples: int) -> None:
+def _fuzz(
+    operation: Any, mode: GenerationMode, model: str, seen: Counter[str], examples: int, *, plain: bool
+) -> None:
     @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
-    @given(operation.as_strategy(generation_mode=mode), st.booleans())
-    def ask(case: Any, plain: bool) -> None:
+    @given(operation.as_strategy(generation_mode=mode))
+    def ask(case: Any) -> None:
         if plain and isinstance(case.body, dict):
             _make_sound(case.body, model)
         answer = case.call(timeout=240)

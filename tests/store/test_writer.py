@@ -76,8 +76,14 @@ def test_a_database_that_is_locked_is_waited_for(tmp_path: Path, monkeypatch: py
 
 
 def test_more_is_not_begun_while_too_much_waits(engine: sa.Engine) -> None:
-    writer, opened = Writer(engine), threading.Event()
-    writer.put(lambda connection: opened.wait(WAIT) and None)
+    writer, begun, opened = Writer(engine), threading.Event(), threading.Event()
+
+    def waiting(connection: sa.Connection) -> None:
+        begun.set()
+        opened.wait(WAIT)
+
+    writer.put(waiting)
+    assert begun.wait(WAIT)
     for number in range(MOST_WAITING + 1):
         writer.put(adding(number))
     with pytest.raises(OverloadedError):

@@ -48,6 +48,7 @@ class LeanDecoder:
         self._norm = _norm(decoder.norm)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         self._head = pack(head.weight, head.bias, precision)
+        self._dtype = self._head.dtype
 
     @staticmethod
     def release(model: nn.Module) -> None:
@@ -69,7 +70,7 @@ class LeanDecoder:
     @torch.inference_mode()
     def head(self, hidden: Tensor) -> Tensor:
         """(N, D) -> (N, V) float32."""
-        return altered_logits(self._head(hidden), self._config)
+        return altered_logits(self._head(hidden).float(), self._config)
 
     def _states(self, token_ids: Tensor, step: Step) -> Tensor:
         """(T, D) after the last layer, before the norm."""
@@ -84,11 +85,12 @@ class LeanDecoder:
     def _run(self, layer: _Layer, x: Tensor, turns: Tensor, step: Step) -> None:
         """One layer; `x`, (T, D), becomes its output."""
         shape = self._shape
-        heads = self._fused(layer.qkv, layer.before(x)).view(len(x), -1, shape.size)
+        heads = self._fused(layer.qkv, layer.before(x)).float().view(len(x), -1, shape.size)
         turning = heads[:, : -shape.key_heads]
         if layer.head_norm is not None:
             turning.copy_(layer.head_norm(turning))
         turning.view(torch.complex64)[..., : shape.turning // 2].mul_(turns)
+        heads = heads.to(self._dtype)
         q, pairs = heads[:, : shape.heads], heads[:, shape.heads :]
         seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
         x += layer.after_attention(self._fused(layer.out, seen.reshape(len(x), -1)))
@@ -183,7 +185,7 @@ class _Norm:
         self._floor = torch.tensor((size * eps) ** 0.5)
 
     def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
         normed: Tensor = (x * self._weight).div_(torch.hypot(length, self._floor))
         return normed
 
