@@ -47,6 +47,7 @@ SOFT: dict[str, dict[str, Any]] = {
     "prefix": {"kind": "prefix", "tokens": 3, "hidden": 16},
     "p-tuning-v2": {"kind": "p-tuning-v2", "tokens": 3},
 }
+RATES = {"encoder": 2e-3, "decoder": 5e-3}
 KEPT_BESIDE = {"bottleneck", *SOFT}
 CASES = [("encoder", name) for name in METHODS] + [("decoder", name) for name in (*METHODS, *SOFT)]
 
@@ -129,7 +130,7 @@ def test_the_head_is_trained_by_every_method_and_the_body_as_the_method_says(
 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    made = taught(bases[on], tmp_path, "classify", train__epochs=25.0)
+    made = taught(bases[on], tmp_path, "classify", train__epochs=40.0, optim__learning_rate=RATES[on])
     answering = Answering.load(where(made), 40)
     assert answering.labels_for([row.text for row in LABELLED]) == [row.label for row in LABELLED]
     rows = read_journal(tmp_path / "metrics.jsonl")
@@ -139,7 +140,10 @@ def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: 
 @pytest.mark.parametrize("crf", [False, True])
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tmp_path: Path) -> None:
-    made = taught(bases[on], tmp_path, "tag", crf=crf, train__epochs=60.0, train__batch_rows=4)
+    made = taught(
+        bases[on], tmp_path, "tag", crf=crf, train__epochs=120.0, train__batch_rows=4, train__eval_every=20,
+        optim__learning_rate=RATES[on],
+    )  # fmt: skip
     answering = Answering.load(where(made), 40)
     found, cut = answering.tags_for([row.tokens for row in TAGGED])
     assert (found, cut) == ([row.tags for row in TAGGED], 0)
