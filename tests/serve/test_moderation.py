@@ -196,10 +196,8 @@ def test_what_is_flagged_is_blocked_where_that_is_asked_for(open_client: OpenAI,
 def respond(client: OpenAI, text: str, stream: bool, **modes: str) -> Any:
     policy: Any = {side: {"mode": mode} for side, mode in modes.items()}
     wish: Any = {"model": "omni-moderation-latest", "policy": policy}
-    if not stream:
-        return client.responses.create(model="echo", input=text, moderation=wish)
-    with client.responses.stream(model="echo", input=text, moderation=wish) as events:
-        return events.get_final_response()
+    said: Any = client.responses.create(model="echo", input=text, moderation=wish, stream=stream)
+    return list(said)[-1].response if stream else said
 
 
 @pytest.mark.parametrize("stream", [False, True])
