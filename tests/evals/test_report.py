@@ -71,7 +71,7 @@ def made(
     bad, good = outcomes([*map(weak, cases)], 2.0, cases), outcomes([*map(strong, cases)], 1.0, cases)
     sides = {"weak": bad, "perfect": outcomes([c.reference for c in cases], 1.0, cases)}
     before, after = (good, bad) if swapped else (bad, good)
-    return build(before, after, nearest=sides.get(nearest), identity=identity, curves=CURVES, resamples=200)
+    return build(before, after, nearest=sides.get(nearest), identity=identity, curves=CURVES, resamples=400)
 
 
 @pytest.fixture(scope="module")

@@ -95,8 +95,9 @@ def _bar(change: Comparison, scale: tuple[float, float]) -> Markup:
 
 
 def p_text(change: Comparison) -> str:
-    """`0.012`, or `<0.001`."""
-    return "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
+    """`0.012`, or `<0.001`; corrected where it is."""
+    p = change.p if change.holm is None else change.holm
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def points(gain: float) -> str:

@@ -47,22 +47,21 @@ def _table(header: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> 
 
 
 def _metric_tables(report: Report, language: ReportLanguage) -> list[str]:
-    header = [
-        say(k, language)
-        for k in ("metric", "before", "after", "nearest", "delta", "interval", "p", "n", "verdict")
-    ]
+    keys = ("metric", "before", "after", "nearest", "delta", "interval", "detectable", "p", "n", "verdict")
+    header = [say(k, language) for k in keys]
     blocks = []
     for code in report.languages:
         rows = [
             [
                 named(row.change.metric, language), *_values(row.change),
                 row.change.number(row.nearest.before) if row.nearest else "",
-                row.change.signed(row.change.delta), row.change.interval, _plain(p_text(row.change)),
+                row.change.signed(row.change.delta), row.change.interval,
+                row.change.number(row.change.detectable), _plain(p_text(row.change)),
                 str(row.change.cases), row.change.words(language),
             ]
             for row in report.of(code)
         ]  # fmt: skip
-        blocks += [f"### {_plain(language_name(code, language))}", _table(header, "lrrrrrrrl", rows)]
+        blocks += [f"### {_plain(language_name(code, language))}", _table(header, "lrrrrrrrrl", rows)]
     return blocks
 
 

@@ -16,12 +16,16 @@ MESSAGES = MappingProxyType(
         "lower": ("lower: {what}", "降低：{what}"),
         "same": ("no difference in any of the {cases} cases", "{cases} 个样例全无差别"),
         "unclear": (
-            "cannot tell with {cases} cases (about {more} more needed)",
-            "仅凭 {cases} 个样例无法判断（约需再加 {more} 个）",
+            "cannot tell with {cases} cases; about {needed} would be needed",
+            "仅凭 {cases} 个样例无法判断；约需 {needed} 个",
         ),
         "unclear_close": (
-            "cannot tell with {cases} cases (too close to call)",
-            "仅凭 {cases} 个样例无法判断（差距太小）",
+            "cannot tell with {cases} cases: too close to call, a change of {detectable} would show",
+            "仅凭 {cases} 个样例无法判断：差距太小，变化达到 {detectable} 才能看出",
+        ),
+        "unclear_many": (
+            "cannot tell with {cases} cases: among {family} comparisons it may be chance",
+            "仅凭 {cases} 个样例无法判断：在 {family} 项比较之中可能只是偶然",
         ),
         "unclear_few": (
             "cannot tell with {cases} cases in {groups} group(s): add cases of other scenarios",
@@ -91,14 +95,19 @@ MESSAGES = MappingProxyType(
         "interval": ("change, 95 %", "变化 95% 区间"),
         "p": ("p", "p"),
         "n": ("cases", "样例数"),
+        "detectable": ("smallest visible change", "可见的最小变化"),
         "verdict": ("verdict", "结论"),
         "how": (
             "Paired bootstrap (Koehn 2004), {resamples} resamples, seed {seed}. Cases of one group "
             "(scenario) depend on each other, so whole groups are resampled ({groups} groups). "
-            "Intervals of the change hold 95 %; p is two-sided. "
+            "Intervals of the change hold 95 %; p is two-sided and corrected for the number of metrics of a "
+            "language (Holm 1979), verdicts with it; where cases are right or wrong and stand alone it is "
+            "McNemar's. The smallest visible change is told four times in five. "
             "BLEU and chrF are never taken over mixed languages.",
             "配对自助法（Koehn 2004），重采样 {resamples} 次，种子 {seed}。同一组（场景）的样例彼此相关，"
-            "因此按组整体重采样（{groups} 组）。变化量的区间为 95%；p 为双侧。BLEU 与 chrF 从不跨语言合并。",
+            "因此按组整体重采样（{groups} 组）。变化量的区间为 95%；p 为双侧，"
+            "并按每种语言的指标个数校正（Holm 1979），结论亦然；样例只有对错且彼此独立时用 McNemar 检验。"
+            "“可见的最小变化”有五分之四的机会被看出。BLEU 与 chrF 从不跨语言合并。",
         ),
         "signatures": ("Metric signatures", "指标签名"),
         "slices": ("Slices, worst first", "分项对比（最差在前）"),

@@ -29,6 +29,7 @@ class Metric:
     scores: (..., k) summed statistics -> (...) values, so that one call scores all resamples.
     higher_is_better: None where neither direction is (lengths, diversity).
     mixes_languages: whether one value over English and Chinese cases means anything.
+    binary: whether each case is right or wrong: its first statistic is positive, or 0.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     mixes_languages: bool = True
     digits: int = 1
     reads: Literal["text", "likelihood"] = "text"
+    binary: bool = False
 
     def aggregate(self, total: Stats) -> float:
         """The value for one (k,) sum of statistics; NaN where it is undefined."""
@@ -133,7 +135,7 @@ def exact_match() -> Metric:
         pairs = zip(predictions, references, strict=True)
         return np.array([[100.0 * (normalised(p) == normalised(r)), 1.0] for p, r in pairs])
 
-    return Metric("exact match", cases, ratio, "norm:nfkc+casefold+space")
+    return Metric("exact match", cases, ratio, "norm:nfkc+casefold+space", binary=True)
 
 
 def length_ratio() -> Metric:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dialoop.errors import EvalError
 from dialoop.evals.compare import Comparison, compare
+from dialoop.evals.families import corrected
 from dialoop.evals.metrics import Metric, Stats, rouge, suite
 from dialoop.evals.task import Case, Outcome
 
@@ -177,11 +178,19 @@ def _languages(trios: Sequence[_Trio]) -> list[str]:
 
 def _rows(trios: Sequence[_Trio], resamples: int, seed: int) -> tuple[Row, ...]:
     return tuple(
-        row
-        for language in _languages(trios)
-        for metric in suite(language)
-        if (row := _row(metric, language, trios, resamples, seed)) is not None
+        row for language in _languages(trios) for row in _of_language(language, trios, resamples, seed)
     )
+
+
+def _of_language(language: str, trios: Sequence[_Trio], resamples: int, seed: int) -> list[Row]:
+    """Metrics that have a good direction are one family of comparisons."""
+    metrics = suite(language)
+    judging = {metric.name for metric in metrics if metric.higher_is_better is not None}
+    found = [_row(metric, language, trios, resamples, seed) for metric in metrics]
+    rows = [row for row in found if row is not None]
+    family = corrected([row.change for row in rows if row.change.metric in judging])
+    changes = {change.metric: change for change in family}
+    return [replace(row, change=changes.get(row.change.metric, row.change)) for row in rows]
 
 
 def _row(metric: Metric, language: str, trios: Sequence[_Trio], resamples: int, seed: int) -> Row | None:
