@@ -146,10 +146,10 @@ def test_equal_models_are_called_equal() -> None:
     assert headline(build(same, same, resamples=100)).startswith("The tuned model answers as before.")
 
 
-def test_slices_come_worst_first_by_language_intent_and_turn(report: Report) -> None:
+def test_slices_come_worst_first_by_language_intent_turn_and_length(report: Report) -> None:
     deltas = [part.change.delta for part in report.slices]
     assert deltas == sorted(deltas)
-    assert {part.key for part in report.slices} == {"language", "intent", "turn"}
+    assert {part.key for part in report.slices} == {"language", "intent", "turn", "length"}
     assert {part.value for part in report.slices if part.key == "turn"} == {"1", "2", "3"}
 
 

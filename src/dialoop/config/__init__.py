@@ -4,6 +4,7 @@ A recipe is one job: `kind = "tune"` or `kind = "pretrain"` and the tables below
 overridden with `--set table.field=value`, the value written as in TOML.
 """
 
+from dialoop.config.gate import CostRule, GainRule, GatePolicy, KeepRule
 from dialoop.config.methods import (
     AddingMethod,
     BasePrecision,
@@ -44,9 +45,10 @@ from dialoop.config.settings import Settings
 
 __all__ = [
     "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
-    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "EvalSettings", "FreezeMethod",
-    "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings", "OptimSettings",
-    "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod",
-    "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage", "TextSource",
-    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
+    "CleanSettings", "CleanStep", "CostRule", "DataFormat", "DataSettings", "EvalSettings", "FreezeMethod",
+    "FullMethod", "GainRule", "GatePolicy", "IA3Method", "KeepRule", "LoraMethod", "MaskKind",
+    "MethodSettings", "OptimSettings", "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe",
+    "PromptInit", "PromptMethod", "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage",
+    "TextSource", "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand",
+    "load_recipe", "validate",
 ]  # fmt: skip

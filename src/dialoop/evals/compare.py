@@ -58,6 +58,7 @@ class Comparison:
     detectable: float = math.nan
     holm: float | None = None
     family: int = 1
+    higher_is_better: bool | None = True
 
     def words(self, language: ReportLanguage = "en") -> str:
         """The verdict as a sentence: `better: BLEU +3.1 [1.9, 4.4]`."""
@@ -128,7 +129,7 @@ def compare(
         metric.name, first, second, delta, low, high, p, len(before), len(units_before),
         f"{signature}|p:mcnemar" if exact else signature, verdict,
         _needed(len(before), delta, low, high) if verdict == "unclear" else None, metric.digits,
-        (high - low) / 2 * _POWER_WIDTH,
+        (high - low) / 2 * _POWER_WIDTH, higher_is_better=metric.higher_is_better,
     )  # fmt: skip
 
 
@@ -200,6 +201,17 @@ def _verdict(low: float, high: float, p: float, higher_is_better: bool | None) -
     if higher_is_better is None:
         return "higher" if low > 0 else "lower"
     return "better" if (low > 0) == higher_is_better else "worse"
+
+
+def cases_for(change: Comparison, bound: float = 0.0) -> int | None:
+    """Cases with which the interval would miss a bound below (better upwards) with power 0.8; None: never.
+
+    The change itself is taken as the truth.
+    """
+    upwards = -change.delta if change.higher_is_better is False else change.delta
+    if not upwards > bound:
+        return None
+    return _needed(change.cases, upwards - bound, change.low, change.high)
 
 
 def _needed(cases: int, delta: float, low: float, high: float) -> int | None:

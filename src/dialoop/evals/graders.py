@@ -14,7 +14,8 @@ from sacrebleu.metrics.bleu import BLEU
 
 from dialoop.data.language import detect
 from dialoop.errors import EvalError, echo
-from dialoop.evals.words import WordTokenizer, words
+from dialoop.evals.rouge import common_length, rouge_l, rouge_n
+from dialoop.evals.words import words
 
 _PLACE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _PATH = re.compile(r"(?:item|sample)(?:\.[\w-]+)+")
@@ -130,10 +131,8 @@ def similarity(metric: Similarity, text: str, reference: str) -> float:
         return min(float(scorer.sentence_score(text, [reference]).score) / 100, 1.0)
     if metric == "gleu":
         return _gleu(text, reference)
-    from rouge_score.rouge_scorer import RougeScorer  # imports nltk: seconds on a cold disk
-
-    kind = "rougeL" if metric == "rouge_l" else f"rouge{metric[-1]}"
-    return float(RougeScorer([kind], tokenizer=WordTokenizer()).score(reference, text)[kind].fmeasure)
+    said, right = words(text), words(reference)
+    return rouge_l(said, right) if metric == "rouge_l" else rouge_n(int(metric[-1]), said, right)
 
 
 def _gleu(text: str, reference: str) -> float:
@@ -148,16 +147,6 @@ def _grams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
 
 
 def _indel(text: str, reference: str) -> float:
-    """2 LCS / (both lengths), as rapidfuzz's ratio; the LCS bit by bit (Hyyrö 2004)."""
-    if not text and not reference:
-        return 1.0
-    masks: dict[str, int] = {}
-    for place, char in enumerate(text):
-        masks[char] = masks.get(char, 0) | 1 << place
-    full = (1 << len(text)) - 1
-    state = full
-    for char in reference:
-        match = state & masks.get(char, 0)
-        state = (state + match | state - match) & full
-    common = len(text) - state.bit_count()
-    return 2 * common / (len(text) + len(reference))
+    """2 LCS / (both lengths), as rapidfuzz's ratio."""
+    most = len(text) + len(reference)
+    return 2 * common_length(text, reference) / most if most else 1.0

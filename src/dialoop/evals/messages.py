@@ -44,6 +44,16 @@ MESSAGES = MappingProxyType(
         "perplexity": ("perplexity", "困惑度"),
         "exact match": ("exact match", "完全匹配"),
         "length ratio": ("length ratio", "长度比"),
+        "ROUGE-L by words": ("ROUGE-L by words", "ROUGE-L（按词）"),
+        "endless": ("answers without end", "无休止重复"),
+        "accuracy": ("accuracy", "准确率"),
+        "macro F1": ("macro F1", "宏平均 F1"),
+        "span F1": ("span F1", "片段 F1"),
+        "valid JSON": ("valid JSON", "有效 JSON"),
+        "equal JSON": ("equal JSON", "JSON 相等"),
+        "refusals": ("refusals", "拒答"),
+        "right refusals": ("right refusals", "拒答得当"),
+        "embedding similarity": ("embedding similarity", "向量相似度"),
         "title": ("Before and after", "训练前后对比"),
         "head_better": ("The tuned model is better.", "微调后的模型更好。"),
         "head_worse": ("The tuned model is worse.", "微调后的模型更差。"),
@@ -124,6 +134,27 @@ MESSAGES = MappingProxyType(
         "key_language": ("language", "语言"),
         "key_intent": ("intent", "意图"),
         "key_turn": ("turn", "轮次"),
+        "key_length": ("length in words or characters", "长度（词或字）"),
+        "retained": ("Retention", "能力保持"),
+        "retained_how": (
+            "Other sets, old or general, that the model was not trained for: what it forgot shows here.",
+            "其他（旧的或通用的）数据集：遗忘在此显现。",
+        ),
+        "set": ("set", "数据集"),
+        "costs": ("Speed and memory", "速度与内存"),
+        "costs_how": (
+            "{answers} answers, each given alone.",
+            "{answers} 个回答，逐个生成。",
+        ),
+        "median_seconds": ("seconds an answer (median)", "每个回答的秒数（中位）"),
+        "p95_seconds": ("seconds an answer (95 %)", "每个回答的秒数（95%）"),
+        "tokens_per_second": ("tokens a second", "每秒词元数"),
+        "weight_bytes": ("weights, MB", "权重（MB）"),
+        "forgot": ("It got worse on: {where}.", "以下方面变差：{where}。"),
+        "forgot_not": (
+            "On none of the retained sets is it shown to be worse.",
+            "在保持集上均未见变差。",
+        ),
         "curves": ("Training curves", "训练曲线"),
         "loss": ("loss by update", "损失（按更新步）"),
         "train_loss": ("training", "训练"),
@@ -160,7 +191,92 @@ MESSAGES = MappingProxyType(
         "hardware": ("hardware", "硬件"),
         "command": ("command", "命令"),
         "leak_check": ("leak check", "泄漏检查"),
+        "lineage_before": ("lineage, before", "沿袭（训练前）"),
+        "lineage_after": ("lineage, after", "沿袭（训练后）"),
+        "recipe": ("recipe", "训练配方"),
         "created": ("made at", "生成时间"),
+        "gate_open": (
+            "The gate is open: {after} may take the place of {before}.",
+            "通过：{after} 可以取代 {before}。",
+        ),
+        "gate_shut": (
+            "The gate is shut: {after} may not take the place of {before}.",
+            "未通过：{after} 不能取代 {before}。",
+        ),
+        "gate_kept": (
+            "{set}, {code}: {metric} is kept: {delta} {interval}, −{by} allowed",
+            "{set}，{code}：{metric} 得以保持：{delta} {interval}，允许 −{by}",
+        ),
+        "gate_fell": (
+            "{set}, {code}: {metric} got worse by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 变差超过 {by}：{delta} {interval}",
+        ),
+        "gate_may_fall": (
+            "{set}, {code}: {metric} may be worse by more than {by}: {delta} {interval} with {cases} cases",
+            "{set}，{code}：{metric} 可能变差超过 {by}：{cases} 个样例得 {delta} {interval}",
+        ),
+        "gate_may_fall_needed": (
+            "{set}, {code}: {metric} may be worse by more than {by}: {delta} {interval} with "
+            "{cases} cases; about {needed} would be needed to rule it out",
+            "{set}，{code}：{metric} 可能变差超过 {by}：仅凭 {cases} 个样例（{delta} {interval}）无法排除；"
+            "约需 {needed} 个",
+        ),
+        "gate_gained": (
+            "{set}, {code}: {metric} is better by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 变好超过 {by}：{delta} {interval}",
+        ),
+        "gate_gained_not": (
+            "{set}, {code}: {metric} is not better by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 没有变好超过 {by}：{delta} {interval}",
+        ),
+        "gate_may_gain": (
+            "{set}, {code}: {metric} is not shown to be better by more than {by}: {delta} {interval} "
+            "with {cases} cases",
+            "{set}，{code}：尚不能证明 {metric} 变好超过 {by}：{cases} 个样例得 {delta} {interval}",
+        ),
+        "gate_may_gain_needed": (
+            "{set}, {code}: {metric} is not shown to be better by more than {by}: {delta} {interval}, cannot "
+            "tell with {cases} cases; about {needed} would be needed",
+            "{set}，{code}：尚不能证明 {metric} 变好超过 {by}："
+            "仅凭 {cases} 个样例（{delta} {interval}）无法判断；约需 {needed} 个",
+        ),
+        "gate_cost": ("{what} is {found}, within {limit}", "{what} 为 {found}，未超过 {limit}"),
+        "gate_costs_more": ("{what} is {found}, more than {limit}", "{what} 为 {found}，超过 {limit}"),
+        "gate_cost_unknown": (
+            "{what} was not measured: compare the models with speed",
+            "{what} 未测量：请在比较时测速",
+        ),
+        "gate_leak": (
+            "{found} % of the test dialogues repeat training dialogues, {limit} % allowed",
+            "{found}% 的测试对话与训练对话重复，允许 {limit}%",
+        ),
+        "gate_leaks": (
+            "{found} % of the test dialogues repeat training dialogues, more than {limit} %",
+            "{found}% 的测试对话与训练对话重复，超过 {limit}%",
+        ),
+        "gate_leak_unknown": (
+            "whether test dialogues repeat training dialogues is not known",
+            "测试对话是否与训练对话重复尚不清楚",
+        ),
+        "judged": (
+            "{judge} prefers the tuned model in {wins} cases and the other in {losses}, {ties} are ties "
+            "(p {p}).",
+            "{judge} 认为微调后的模型胜 {wins} 例、负 {losses} 例、平 {ties} 例（p {p}）。",
+        ),
+        "judge_swayed": (
+            "Warning: this judge is weak: {share} % of its preferences changed with the order of answers.",
+            "警告：该评判模型较弱：{share}% 的偏好随回答先后而变。",
+        ),
+        "judge_agrees": (
+            "The judge agrees with people: kappa {kappa} [{low}, {high}], {raw} % of {cases} cases alike.",
+            "评判与人工一致：kappa {kappa} [{low}, {high}]，{cases} 例中 {raw}% 相同。",
+        ),
+        "judge_weak": (
+            "Warning: this judge is weak: kappa with people {kappa} [{low}, {high}], {raw} % of {cases} "
+            "cases alike; do not decide by it.",
+            "警告：该评判模型较弱：与人工的 kappa 为 {kappa} [{low}, {high}]，{cases} 例中 {raw}% 相同；"
+            "不可据此定夺。",
+        ),
         "not_given": ("not given", "未提供"),
     }
 )

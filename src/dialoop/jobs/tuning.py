@@ -104,7 +104,7 @@ def _work(
     nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
     identity = _identity(recipe, base, dataset, command)
     sides = (before, after, nearest)
-    report = _report(sides, recipe, dataset, identity, folder)
+    report = _report(sides, recipe, dataset, identity, folder, dataset.leaked.share)
     write(report, folder)
     free = _near_free(sides, recipe, dataset, identity, folder)
     return Finished(folder, tuned, None, report, free)
@@ -116,12 +116,14 @@ def _report(
     dataset: Dataset,
     identity: Identity,
     folder: Path,
+    leaked: float,
 ) -> Report:
     before, after, nearest = sides
     return build(
         before, after, nearest=nearest, identity=identity,
         curves=[dict(row) for row in read_journal(folder / "metrics.jsonl")],
         skipped=unasked(dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
+        leaked=leaked,
     )  # fmt: skip
 
 
@@ -140,7 +142,7 @@ def _near_free(
     parts = [tuple(o for o in side if o.case.history.messages in kept) for side in sides]
     if not any(outcome.answer is not None for outcome in parts[0]):
         return None
-    report = _report(parts, recipe, dataset, identity, folder)
+    report = _report(parts, recipe, dataset, identity, folder, 0.0)
     write(report, folder / "near-free")
     return report
 
@@ -185,7 +187,6 @@ def _values(change: Comparison) -> dict[str, float | None]:
 
 
 def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset, command: str) -> Identity:
-    leaked = dataset.leaked
     return Identity(
         base=base.name,
         model=recipe.name,
@@ -194,14 +195,18 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset, command: str
         split_rule=dataset.split_rule,
         seeds={"train": recipe.train.seed, "split": recipe.data.split.seed, "eval": recipe.eval.seed},
         decoding={"temperature": 0, "max_tokens": recipe.eval.max_tokens},
-        versions={"dialoop": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "peft", "sacrebleu")},
+        versions=versions(),
         hardware=hardware(),
         command=command,
-        leak_check=f"{len(leaked.exact)} exact and {len(leaked.near)} near-duplicates of training rows "
-        f"among {leaked.rows} test rows",
+        leak_check=dataset.leaked.words,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of what computes and counts, for reports."""
+    known = {"dialoop": __version__, "python": platform.python_version()}
+    return known | {name: version(name) for name in ("torch", "transformers", "peft", "sacrebleu")}
 
 
 def hardware() -> str:
