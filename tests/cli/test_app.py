@@ -43,6 +43,7 @@ def test_help_imports_nothing_that_computes() -> None:
             "tune",
             "explain",
             "eval",
+            "gate",
             "chat",
             "serve",
         ),

@@ -99,9 +99,10 @@ def test_a_stop_string_ends_a_row() -> None:
     assert len(cut.token_ids) < len(plain.token_ids)
 
 
-def test_progress_counts_up_to_all_prompts() -> None:
+def test_progress_counts_up_to_all_prompts_and_tells_each_answer() -> None:
     seen: list[tuple[int, int]] = []
-    generate(
+    answers: dict[int, Generated] = {}
+    found = generate(
         model(),
         Words(frozenset(range(3, 99))),
         prompts(7),
@@ -109,7 +110,9 @@ def test_progress_counts_up_to_all_prompts() -> None:
         batch_size=3,
         max_tokens=9,
         on_progress=lambda done, total: seen.append((done, total)),
+        on_answer=answers.__setitem__,
     )
+    assert [answers[i] for i in range(7)] == found
     assert seen == sorted(set(seen))
     assert seen[-1] == (7, 7)
 

@@ -175,11 +175,11 @@ def test_about_so_many_more_cases_do_tell() -> None:
     after = 0.2 + noise - noise.mean()
     small = compare(MEAN, per_case([0.0] * 40), per_case(list(after)))
     assert small.verdict == "unclear"
-    assert small.more is not None
-    assert 100 <= small.more <= 250
+    assert small.needed is not None
+    assert 140 <= small.needed <= 290
     told = 0
     for trial in range(20):
-        size = 40 + small.more
+        size = small.needed
         more = generator.normal(0.2, 1, size)
         told += compare(MEAN, per_case([0.0] * size), per_case(list(more)), seed=trial).verdict == "better"
     assert told >= 13
@@ -189,9 +189,11 @@ def test_the_verdict_reads_as_a_sentence_in_both_languages() -> None:
     better = Comparison("BLEU", 10.0, 13.1, 3.1, 1.9, 4.4, 0.001, 200, 50, "", "better")
     assert better.words("en") == "better: BLEU +3.1 [1.9, 4.4]"
     assert better.words("zh") == "更好：BLEU +3.1 [1.9, 4.4]"
-    unclear = Comparison("BLEU", 10.0, 11.0, 1.0, -0.5, 2.4, 0.2, 40, 40, "", "unclear", more=130)
-    assert unclear.words("en") == "cannot tell with 40 cases (about 130 more needed)"
-    assert unclear.words("zh") == "仅凭 40 个样例无法判断（约需再加 130 个）"
+    unclear = Comparison("BLEU", 10.0, 11.0, 1.0, -0.5, 2.4, 0.2, 40, 40, "", "unclear", needed=170)
+    assert unclear.words("en") == "cannot tell with 40 cases; about 170 would be needed"
+    assert unclear.words("zh") == "仅凭 40 个样例无法判断；约需 170 个"
+    close = Comparison("BLEU", 9.0, 9.0, 0.0, -1.4, 1.4, 1.0, 40, 40, "", "unclear", detectable=2.0)
+    assert close.words("en") == "cannot tell with 40 cases: too close to call, a change of 2.0 would show"
 
 
 def test_both_catalogues_fill_the_same_places() -> None:

@@ -71,7 +71,7 @@ def made(
     bad, good = outcomes([*map(weak, cases)], 2.0, cases), outcomes([*map(strong, cases)], 1.0, cases)
     sides = {"weak": bad, "perfect": outcomes([c.reference for c in cases], 1.0, cases)}
     before, after = (good, bad) if swapped else (bad, good)
-    return build(before, after, nearest=sides.get(nearest), identity=identity, curves=CURVES, resamples=200)
+    return build(before, after, nearest=sides.get(nearest), identity=identity, curves=CURVES, resamples=400)
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ def test_equal_models_are_called_equal() -> None:
     assert headline(build(same, same, resamples=100)).startswith("The tuned model answers as before.")
 
 
-def test_slices_come_worst_first_by_language_intent_and_turn(report: Report) -> None:
+def test_slices_come_worst_first_by_language_intent_turn_and_length(report: Report) -> None:
     deltas = [part.change.delta for part in report.slices]
     assert deltas == sorted(deltas)
-    assert {part.key for part in report.slices} == {"language", "intent", "turn"}
+    assert {part.key for part in report.slices} == {"language", "intent", "turn", "length"}
     assert {part.value for part in report.slices if part.key == "turn"} == {"1", "2", "3"}
 
 

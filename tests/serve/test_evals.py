@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -13,6 +14,7 @@ from openai import OpenAI
 from dialoop.backends.echo import EchoEngine
 from dialoop.evals.graders import similarity
 from dialoop.store.registry import Store
+from dialoop.types import ChatRequest, Delta, Embedded
 from tests.serve.running import serving
 
 ITEMS = [("hello", "hello"), ("退货", "退货"), ("hello", "goodbye")]
@@ -26,6 +28,85 @@ ALIKE = {
     "input": "{{ sample.output_text }}", "reference": "{{item.want}}",
 }  # fmt: skip
 TEMPLATE = {"type": "template", "template": [{"role": "user", "content": "{{item.ask}}"}]}
+
+
+ASKED = [{"role": "user", "content": "judge: {{sample.output_text}}"}]
+LABELS = {
+    "type": "label_model", "name": "label", "model": "echo", "input": ASKED, "labels": ["good", "bad"],
+    "passing_labels": ["good"],
+}  # fmt: skip
+SCORE = {
+    "type": "score_model", "name": "score", "model": "echo", "input": ASKED, "range": [0, 10],
+    "pass_threshold": 6,
+}  # fmt: skip
+
+
+class Judge(EchoEngine):
+    """Keeps to whatever form its script has, and embeds texts by their letters."""
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        return super().chat(replace(request, sampling=replace(request.sampling, grammar=None)))
+
+    async def embed(
+        self, model: str, texts: Sequence[str | Sequence[int]], *, normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded:  # fmt: skip
+        return Embedded(tuple(tuple(float(str(text).count(c)) for c in "abcde") for text in texts), 1)
+
+
+@pytest.fixture(scope="module")
+def judging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
+    script = {
+        "judge: abc": '{"label": "good"}', "judge: cba": '{"label": "bad"}',
+        "judge: high": '{"score": 8.5}', "judge: low": '{"score": 2}', "judge: odd": '{"score": 11}',
+    }  # fmt: skip
+    store = Store.open(tmp_path_factory.mktemp("judge"))
+    with (
+        serving(Judge(script), store=store) as url,
+        OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def answers(*pairs: tuple[str, str]) -> dict[str, Any]:
+    content = [{"item": {"ask": "", "want": want}, "sample": {"output_text": said}} for said, want in pairs]
+    return {"type": "jsonl", "source": {"type": "file_content", "content": content}}
+
+
+def scores(client: OpenAI, criterion: Any, *pairs: tuple[str, str]) -> list[tuple[str, float | None]]:
+    """(status, score) of each row, in order."""
+    made = created(client, criterion)
+    run = ended(client, made, answers(*pairs))
+    items = client.evals.runs.output_items.list(run.id, eval_id=made.id).data
+    ordered = sorted(items, key=lambda item: item.datasource_item_id)
+    return [(item.status, item.results[0].score if item.results else None) for item in ordered]
+
+
+def test_a_model_labels_answers(judging: OpenAI) -> None:
+    found = scores(judging, LABELS, ("abc", ""), ("cba", ""), ("neither", ""))
+    assert found == [("pass", 1.0), ("fail", 0.0), ("error", None)]
+
+
+def test_a_model_scores_answers_within_the_range(judging: OpenAI) -> None:
+    found = scores(judging, SCORE, ("high", ""), ("low", ""), ("odd", ""))
+    assert found == [("pass", 8.5), ("fail", 2.0), ("error", None)]
+
+
+def test_vectors_of_a_served_model_compare_texts(judging: OpenAI) -> None:
+    found = scores(
+        judging, {**ALIKE, "evaluation_metric": "cosine"}, ("abc", "cba"), ("aab", "b"), ("", "a"), ("", "")
+    )
+    assert [status for status, _ in found] == ["pass", "fail", "fail", "pass"]
+    assert [score for _, score in found] == pytest.approx([1, 1 / 5**0.5, 0, 1])
+
+
+def test_a_judge_that_is_not_served_is_refused(judging: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="served: echo"):
+        created(judging, {**LABELS, "model": "other"})
+
+
+def test_a_model_that_keeps_to_no_form_is_an_error_of_the_row(client: OpenAI) -> None:
+    assert scores(client, LABELS, ("abc", "")) == [("error", None)]
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +195,12 @@ def test_what_a_row_lacks_is_told_of_that_row(client: OpenAI) -> None:
 
 
 @pytest.mark.parametrize(("criterion", "words"), [
-    ({"type": "label_model", "name": "x"}, "'label_model' is not supported yet"),
-    ({**ALIKE, "evaluation_metric": "cosine"}, "'cosine' is not supported yet"),
+    ({"type": "python", "name": "x", "source": ""}, "the server runs no code that it is sent"),
+    ({"type": "label_model", "name": "x"}, "testing_criteria.0.model: Field required"),
+    ({**LABELS, "passing_labels": ["fine"]}, "'fine' is none of the labels"),
+    ({**SCORE, "range": [1, 0]}, "give the lowest score"),
+    ({**SCORE, "pass_threshold": 11}, "give a score from 0.0 to 10.0"),
+    ({**SCORE, "sampling_params": {"stream": True}}, "stream is not for graders"),
     ({**EQUAL, "operation": "near"}, "testing_criteria.0.operation"),
     ({**EQUAL, "input": "{{row.want}}"}, "names nothing"),
     ({**ALIKE, "pass_threshold": 2}, "testing_criteria.0.pass_threshold"),
@@ -152,7 +237,7 @@ def test_evals_are_listed_renamed_and_deleted_with_their_runs(client: OpenAI) ->
         client.evals.runs.retrieve(run.id, eval_id=made.id)
 
 
-@pytest.mark.parametrize("metric", ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_l"])
+@pytest.mark.parametrize("metric", ["fuzzy_match", "bleu", "gleu", "meteor", "rouge_1", "rouge_2", "rouge_l"])
 @pytest.mark.parametrize(("text", "other"), [
     ("你好，请问有什么可以帮您？", "今天天气真不错啊朋友"),
     ("please tell me the order number", "quite another"),

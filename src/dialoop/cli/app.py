@@ -14,6 +14,7 @@ from dialoop.cli import data, keys, models, safety
 from dialoop.cli.chat import chat
 from dialoop.cli.evaluate import evaluate
 from dialoop.cli.explain import explain
+from dialoop.cli.gate import gate
 from dialoop.cli.pretrain import pretrain
 from dialoop.cli.quickstart import quickstart
 from dialoop.cli.serve import serve
@@ -34,6 +35,7 @@ app.command()(pretrain)
 app.command()(tune)
 app.command()(explain)
 app.command("eval")(evaluate)
+app.command()(gate)
 app.command()(chat)
 app.command()(serve)
 app.add_typer(models.app, name="models")

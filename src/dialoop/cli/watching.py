@@ -43,12 +43,7 @@ class TerminalWatch:
         self.console.print(Markdown(dataset.report.to_text()))
         counts = f"{len(dataset.train)} train, {len(dataset.valid)} validation, {len(dataset.test)} test"
         self.console.print(f"Split {dataset.split_rule}: {counts}.", highlight=False)
-        leaked = dataset.leaked
-        self.console.print(
-            f"Leak check: {len(leaked.exact)} exact and {len(leaked.near)} near-duplicates of training rows "
-            f"among {leaked.rows} test rows.",
-            highlight=False,
-        )
+        self.console.print(f"Leak check: {dataset.leaked.words}.", highlight=False)
 
     def rows(self, dataset: HeadDataset[Any]) -> None:
         """As `data`, of rows for a head."""

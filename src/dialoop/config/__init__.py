@@ -4,6 +4,7 @@ A recipe is one job: its `kind`, such as `tune`, `classify` or `pretrain`, and t
 can be overridden with `--set table.field=value`, the value written as in TOML.
 """
 
+from dialoop.config.gate import CostRule, GainRule, GatePolicy, KeepRule
 from dialoop.config.methods import (
     AddingMethod,
     BasePrecision,
@@ -53,11 +54,11 @@ from dialoop.config.settings import Settings
 
 __all__ = [
     "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
-    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "DistillObjective", "DpoObjective",
-    "EvalSettings", "FreezeMethod", "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings",
-    "ObjectiveSettings", "OptimSettings", "OrpoObjective", "PTuningV2Method", "Placement",
-    "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe",
-    "RegularisationSettings", "Settings", "SftObjective", "SimpoObjective", "SplitSettings", "Stage",
-    "TextSource", "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand",
-    "load_any", "load_recipe", "validate",
+    "CleanSettings", "CleanStep", "CostRule", "DataFormat", "DataSettings", "DistillObjective",
+    "DpoObjective", "EvalSettings", "FreezeMethod", "FullMethod", "GainRule", "GatePolicy", "IA3Method",
+    "KeepRule", "LoraMethod", "MaskKind", "MethodSettings", "ObjectiveSettings", "OptimSettings",
+    "OrpoObjective", "PTuningV2Method", "Placement", "PreferenceObjective", "PrefixMethod",
+    "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe", "RegularisationSettings", "Settings",
+    "SftObjective", "SimpoObjective", "SplitSettings", "Stage", "TextSource", "TokenizerSettings",
+    "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_any", "load_recipe", "validate",
 ]  # fmt: skip

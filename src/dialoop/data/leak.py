@@ -30,6 +30,14 @@ class LeakReport:
         """Leaked rows over all test rows, 0 to 1."""
         return (len(self.exact) + len(self.near)) / self.rows if self.rows else 0.0
 
+    @property
+    def words(self) -> str:
+        """How many, as a phrase."""
+        return (
+            f"{len(self.exact)} exact and {len(self.near)} near-duplicates of training rows "
+            f"among {self.rows} test rows"
+        )
+
 
 def leaks(
     train: Sequence[Conversation],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,25 +35,32 @@ def generate(
     batch_size: int,
     max_tokens: int,
     on_progress: Callable[[int, int], None] | None = None,
+    on_answer: Callable[[int, Generated], None] | None = None,
 ) -> list[Generated]:
     """One answer a prompt, in the order of `prompts`, `batch_size` of them side by side.
 
-    on_progress(done, all) follows every finished answer. Drawn answers depend on the seed and the
-    prompt's position alone. Raises ContextLengthError before any work.
+    on_progress(done, all) follows every finished answer, on_answer(position of its prompt, answer) tells
+    of it. Drawn answers depend on the seed and the prompt's position alone. Raises ContextLengthError
+    before any work.
     """
     rows = _rows(model, tokenizer, prompts, sampling, max_tokens)
     was_training = model.training
     model.eval()
     try:
-        texts = _run(model, rows, batch_size, on_progress or (lambda done, total: None))
+        found: dict[int, Generated] = {}
+        for index, answer in _run(model, rows, batch_size):
+            found[index] = answer
+            if on_answer is not None:
+                on_answer(index, answer)
+            if on_progress is not None:
+                on_progress(len(found), len(rows))
     finally:
         model.train(was_training)
-    return [Generated(tuple(r.tokens), texts[r.index], r.finish_reason or "length") for r in rows]
+    return [found[i] for i in range(len(rows))]
 
 
-def _run(
-    model: torch.nn.Module, rows: list[Row], batch_size: int, on_progress: Callable[[int, int], None]
-) -> list[str]:
+def _run(model: torch.nn.Module, rows: list[Row], batch_size: int) -> Iterator[tuple[int, Generated]]:
+    """Each answer with its prompt's position, as it ends."""
     longest = max((len(row.prompt) + row.limit for row in rows), default=0)
     running = Running(
         model,
@@ -62,19 +69,19 @@ def _run(
         context=longest,
         cache_tokens=batch_size * longest,
     )
-    texts, left = [""] * len(rows), len(rows)
+    texts, left = [""] * len(rows), set(range(len(rows)))
     for row in rows:
         running.add(row)
     try:
         while left:
             for row, text in running.advance():
                 texts[row.index] += text
-            if len(running.rows) < left:
-                left = len(running.rows)
-                on_progress(len(rows) - left, len(rows))
+            for ended in sorted(left - {row.index for row in running.rows}):
+                row = rows[ended]
+                left.discard(ended)
+                yield ended, Generated(tuple(row.tokens), texts[ended], row.finish_reason or "length")
     except StepError as error:
         raise error.reason from None
-    return texts
 
 
 def _rows(

@@ -1,4 +1,7 @@
-"""Is after better than before? Paired bootstrap (Koehn 2004, W04-3250) and a verdict in words."""
+"""Is after better than before? Paired bootstrap (Koehn 2004, W04-3250) and a verdict in words.
+
+Where each case is right or wrong and stands alone, p is McNemar's exact one.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,16 @@ import numpy as np
 from dialoop.errors import EvalError
 from dialoop.evals.messages import ReportLanguage, named, say
 from dialoop.evals.metrics import Metric, Stats
+from dialoop.evals.shares import CONFIDENCE, mcnemar
 
 Verdict = Literal["better", "worse", "higher", "lower", "same", "unclear"]
-CONFIDENCE = 0.95
 POWER = 0.8
-MOST_MORE = 100_000
+MOST_CASES = 100_000
 _CHUNK = 4_000_000
+_NORMAL = NormalDist()
+_Z = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2)
+_POWER_WIDTH = (_Z + _NORMAL.inv_cdf(POWER)) / _Z
+"""A change of so many half widths of its interval is told with power 0.8."""
 _HUGE = 1e5
 
 
@@ -27,10 +34,12 @@ class Comparison:
     """One metric before and after on the same cases.
 
     delta: after - before, with its `confidence` interval [low, high]; NaN where there is one group.
-    p: two-sided, twice the share of resamples on the other side of zero.
+    p: two-sided: twice the share of resamples on the other side of zero, or McNemar's.
     groups: units that were resampled; equal to `cases` where every case stands alone.
-    more: cases to add for the interval to miss zero with power 0.8; None where it does already, or
-    where no affordable number would do.
+    needed: cases, these included, for the interval to miss zero with power 0.8; None where it does
+    already, or where no affordable number would do.
+    detectable: the change that as many cases would tell with power 0.8.
+    holm: p corrected for a family of so many comparisons; None where it stands alone.
     """
 
     metric: str
@@ -44,17 +53,30 @@ class Comparison:
     groups: int
     signature: str
     verdict: Verdict
-    more: int | None = None
+    needed: int | None = None
     digits: int = 1
+    detectable: float = math.nan
+    holm: float | None = None
+    family: int = 1
+    higher_is_better: bool | None = True
 
     def words(self, language: ReportLanguage = "en") -> str:
         """The verdict as a sentence: `better: BLEU +3.1 [1.9, 4.4]`."""
         if self.verdict != "unclear":
             return say(self.verdict, language, what=self.change(language), cases=self.cases)
-        values = {"cases": self.cases, "more": self.more, "groups": self.groups}
+        return say(
+            self._unclear, language, cases=self.cases, needed=self.needed, groups=self.groups,
+            family=self.family, detectable=self.number(self.detectable),
+        )  # fmt: skip
+
+    @property
+    def _unclear(self) -> str:
+        """The key of the sentence that says why nothing can be told."""
         if math.isnan(self.low):
-            return say("unclear_few", language, **values)
-        return say("unclear" if self.more else "unclear_close", language, **values)
+            return "unclear_few"
+        if self.needed:
+            return "unclear"
+        return "unclear_close" if self.low <= 0 <= self.high else "unclear_many"
 
     def change(self, language: ReportLanguage = "en") -> str:
         """`BLEU +3.1 [1.9, 4.4]`."""
@@ -98,13 +120,16 @@ def compare(
     first, second = metric.aggregate(before.sum(0)), metric.aggregate(after.sum(0))
     deltas = resampled_deltas(metric, units_before, units_after, resamples=resamples, seed=seed)
     low, high = interval(deltas, len(units_before))
-    delta = second - first
+    delta, exact = second - first, metric.binary and len(units_before) == len(before)
+    p = mcnemar(*(list(side[:, 0] > 0) for side in (before, after))).p if exact else p_value(deltas)
     unchanged = bool(np.array_equal(before, after))
-    verdict: Verdict = "same" if unchanged else _verdict(low, high, metric.higher_is_better)
+    verdict: Verdict = "same" if unchanged else _verdict(low, high, p, metric.higher_is_better)
+    signature = f"{metric.signature}|bs:{resamples}|rs:{seed}|unit:{'case' if groups is None else 'group'}"
     return Comparison(
-        metric.name, first, second, delta, low, high, p_value(deltas), len(before), len(units_before),
-        f"{metric.signature}|bs:{resamples}|rs:{seed}|unit:{'case' if groups is None else 'group'}",
-        verdict, _more(len(before), delta, low, high) if verdict == "unclear" else None, metric.digits,
+        metric.name, first, second, delta, low, high, p, len(before), len(units_before),
+        f"{signature}|p:mcnemar" if exact else signature, verdict,
+        _needed(len(before), delta, low, high) if verdict == "unclear" else None, metric.digits,
+        (high - low) / 2 * _POWER_WIDTH, higher_is_better=metric.higher_is_better,
     )  # fmt: skip
 
 
@@ -148,9 +173,8 @@ def interval(deltas: Stats, units: int) -> tuple[float, float]:
     finite = deltas[np.isfinite(deltas)]
     if units < 2 or not len(finite):
         return math.nan, math.nan
-    normal = NormalDist()
-    wide = math.sqrt(units / (units - 1)) * _student(normal.inv_cdf((1 + CONFIDENCE) / 2), units - 1)
-    tail = 1 - normal.cdf(wide)
+    wide = math.sqrt(units / (units - 1)) * _student(_Z, units - 1)
+    tail = 1 - _NORMAL.cdf(wide)
     low, high = np.quantile(finite, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -170,23 +194,31 @@ def p_value(deltas: Stats) -> float:
     return min(1.0, 2 * (beyond + 1) / (len(finite) + 1))
 
 
-def _verdict(low: float, high: float, higher_is_better: bool | None) -> Verdict:
-    """By the interval: a bound at zero decides nothing."""
-    if not (low > 0 or high < 0):
+def _verdict(low: float, high: float, p: float, higher_is_better: bool | None) -> Verdict:
+    """By interval and p: a bound at zero decides nothing."""
+    if not (low > 0 or high < 0) or p > 1 - CONFIDENCE:
         return "unclear"
     if higher_is_better is None:
         return "higher" if low > 0 else "lower"
     return "better" if (low > 0) == higher_is_better else "worse"
 
 
-def _more(cases: int, delta: float, low: float, high: float) -> int | None:
-    """Cases to add, by the width's fall with the square root of their number; two significant digits."""
+def cases_for(change: Comparison, bound: float = 0.0) -> int | None:
+    """Cases with which the interval would miss a bound below (better upwards) with power 0.8; None: never.
+
+    The change itself is taken as the truth.
+    """
+    upwards = -change.delta if change.higher_is_better is False else change.delta
+    if not upwards > bound:
+        return None
+    return _needed(change.cases, upwards - bound, change.low, change.high)
+
+
+def _needed(cases: int, delta: float, low: float, high: float) -> int | None:
+    """By the width's fall with the square root of the number of cases; two significant digits."""
     if not all(map(math.isfinite, (delta, low, high))) or delta == 0:
         return None
-    normal = NormalDist()
-    z = normal.inv_cdf((1 + CONFIDENCE) / 2)
-    needed = cases * ((z + normal.inv_cdf(POWER)) / z * (high - low) / 2 / abs(delta)) ** 2 - cases
-    more = max(1, math.ceil(needed))
-    scale = 10 ** max(0, len(str(more)) - 2)
-    more = math.ceil(more / scale) * scale
-    return more if more <= MOST_MORE else None
+    wanted = max(cases + 1, math.ceil(cases * ((high - low) / 2 * _POWER_WIDTH / delta) ** 2))
+    scale = 10 ** max(0, len(str(wanted)) - 2)
+    wanted = math.ceil(wanted / scale) * scale
+    return wanted if wanted <= MOST_CASES else None

@@ -1,4 +1,4 @@
-"""OpenAI's graders that need no model: string checks and text similarity, right for Chinese too."""
+"""OpenAI's graders that compare texts: string checks and text similarity, right for Chinese too."""
 
 from __future__ import annotations
 
@@ -14,12 +14,25 @@ from sacrebleu.metrics.bleu import BLEU
 
 from dialoop.data.language import detect
 from dialoop.errors import EvalError, echo
-from dialoop.evals.words import WordTokenizer, words
+from dialoop.evals.embedding import cosine
+from dialoop.evals.rouge import common_length, rouge_l, rouge_n
+from dialoop.evals.translation import meteor_of
+from dialoop.evals.words import words
 
 _PLACE = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _PATH = re.compile(r"(?:item|sample)(?:\.[\w-]+)+")
 Similarity = Literal[
-    "fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"
+    "fuzzy_match",
+    "bleu",
+    "gleu",
+    "meteor",
+    "cosine",
+    "rouge_1",
+    "rouge_2",
+    "rouge_3",
+    "rouge_4",
+    "rouge_5",
+    "rouge_l",
 ]
 
 
@@ -31,7 +44,8 @@ class Grade:
     passed: bool
 
 
-def _template(text: str) -> str:
+def checked_template(text: str) -> str:
+    """Raises ValueError for a place that names nothing."""
     for path in _PLACE.findall(text):
         if _PATH.fullmatch(path) is None:
             raise ValueError(
@@ -53,7 +67,11 @@ class _Grader(BaseModel):
     @field_validator("input", "reference")
     @classmethod
     def _places(cls, text: str) -> str:
-        return _template(text)
+        return checked_template(text)
+
+    def asks(self, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """The path and body of what a model must tell before the grade; None: nothing."""
+        return None
 
     def _texts(self, values: Mapping[str, Any]) -> tuple[str, str]:
         return filled(self.input, values), filled(self.reference, values)
@@ -67,7 +85,7 @@ class StringCheck(_Grader):
     operation: Literal["eq", "ne", "like", "ilike"]
     """Equal, not equal, contains, contains whatever the case."""
 
-    def grade(self, values: Mapping[str, Any]) -> Grade:
+    def grade(self, values: Mapping[str, Any], reply: Mapping[str, Any] | None = None) -> Grade:
         """values: `item` and `sample`. Raises EvalError for a field that is not there."""
         text, reference = self._texts(values)
         match self.operation:
@@ -91,14 +109,27 @@ class TextSimilarity(_Grader):
     """How it is measured; words are right for Chinese too."""
     pass_threshold: Annotated[float, Field(ge=0, le=1, strict=False)]
     """The score from which it passes."""
+    model: str | None = Field(None, max_length=256)
+    """Whose embeddings `cosine` compares; an encoder that is served, or the first model, unless given."""
 
-    def grade(self, values: Mapping[str, Any]) -> Grade:
-        """values: `item` and `sample`. Raises EvalError for a field that is not there."""
-        score = similarity(self.evaluation_metric, *self._texts(values))
+    def grade(self, values: Mapping[str, Any], reply: Mapping[str, Any] | None = None) -> Grade:
+        """values: `item` and `sample`.  reply: the embeddings. Raises EvalError for what is not there."""
+        text, reference = self._texts(values)
+        if self.evaluation_metric != "cosine":
+            score = similarity(self.evaluation_metric, text, reference)
+        elif reply is None:
+            score = float(text.strip() == reference.strip())
+        else:
+            first, second = (each["embedding"] for each in reply["data"])
+            score = min(1.0, max(0.0, cosine(first, second)))
         return Grade(score, score >= self.pass_threshold)
 
-
-Grader = Annotated[StringCheck | TextSimilarity, Field(discriminator="type")]
+    def asks(self, values: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+        """The embeddings of both texts, where they are compared so and neither is empty."""
+        texts = self._texts(values)
+        if self.evaluation_metric != "cosine" or not all(text.strip() for text in texts):
+            return None
+        return "/v1/embeddings", {"model": self.model, "input": list(texts)}
 
 
 def filled(template: str, values: Mapping[str, Any]) -> str:
@@ -121,19 +152,19 @@ def _text(value: Any) -> str:
 
 
 def similarity(metric: Similarity, text: str, reference: str) -> float:
-    """From 0, nothing alike, to 1."""
+    """From 0, nothing alike, to 1; of every metric but `cosine`, which needs a model."""
     if metric == "fuzzy_match":
         return _indel(text, reference)
     if metric == "bleu":
         chinese = detect(reference) == "zh"
         scorer = BLEU(tokenize="zh" if chinese else "13a", effective_order=True)
         return min(float(scorer.sentence_score(text, [reference]).score) / 100, 1.0)
+    if metric == "meteor":
+        return meteor_of(words(text), words(reference))
     if metric == "gleu":
         return _gleu(text, reference)
-    from rouge_score.rouge_scorer import RougeScorer  # imports nltk: seconds on a cold disk
-
-    kind = "rougeL" if metric == "rouge_l" else f"rouge{metric[-1]}"
-    return float(RougeScorer([kind], tokenizer=WordTokenizer()).score(reference, text)[kind].fmeasure)
+    said, right = words(text), words(reference)
+    return rouge_l(said, right) if metric == "rouge_l" else rouge_n(int(metric[-1]), said, right)
 
 
 def _gleu(text: str, reference: str) -> float:
@@ -148,16 +179,6 @@ def _grams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
 
 
 def _indel(text: str, reference: str) -> float:
-    """2 LCS / (both lengths), as rapidfuzz's ratio; the LCS bit by bit (Hyyrö 2004)."""
-    if not text and not reference:
-        return 1.0
-    masks: dict[str, int] = {}
-    for place, char in enumerate(text):
-        masks[char] = masks.get(char, 0) | 1 << place
-    full = (1 << len(text)) - 1
-    state = full
-    for char in reference:
-        match = state & masks.get(char, 0)
-        state = (state + match | state - match) & full
-    common = len(text) - state.bit_count()
-    return 2 * common / (len(text) + len(reference))
+    """2 LCS / (both lengths), as rapidfuzz's ratio."""
+    most = len(text) + len(reference)
+    return 2 * common_length(text, reference) / most if most else 1.0

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 
 from dialoop.evals.messages import ReportLanguage, language_name, named, say
 from dialoop.evals.report import Report, Row
-
-HEADLINE_METRICS = ("BLEU", "ROUGE-L", "perplexity")
-BASELINE_METRICS = ("BLEU", "ROUGE-L")
+from dialoop.evals.suites import task_named
 
 
 def headline(report: Report, language: ReportLanguage = "en") -> str:
-    """Whether the model is better, then whether it beats the nearest-neighbour baseline."""
+    """Whether the model is better, whether it beats the nearest-neighbour baseline, and what it forgot."""
     space = " " if language == "en" else ""
-    return overall(report, language) + space + against_nearest(report, language)
+    told = [overall(report, language), against_nearest(report, language)]
+    return space.join([*told, forgotten(report, language)] if report.retained else told)
 
 
 def overall(report: Report, language: ReportLanguage = "en") -> str:
@@ -42,7 +41,8 @@ def _finding(row: Row, language: ReportLanguage) -> str:
 
 
 def _headline_rows(report: Report) -> list[Row]:
-    return [row for row in report.rows if row.language != "all" and row.change.metric in HEADLINE_METRICS]
+    wanted = task_named(report.task).headline
+    return [row for row in report.rows if row.language != "all" and row.change.metric in wanted]
 
 
 def _overall(report: Report) -> str:
@@ -59,10 +59,11 @@ def _overall(report: Report) -> str:
 
 def against_nearest(report: Report, language: ReportLanguage = "en") -> str:
     """Whether the model beats the nearest-neighbour baseline, and where it does not."""
+    wanted = task_named(report.task).baseline
     rows = [
         row
         for row in report.rows
-        if row.nearest is not None and row.language != "all" and row.change.metric in BASELINE_METRICS
+        if row.nearest is not None and row.language != "all" and row.change.metric in wanted
     ]
     if not rows:
         return say("nearest_missing", language)
@@ -70,6 +71,18 @@ def against_nearest(report: Report, language: ReportLanguage = "en") -> str:
     unclear = [row for row in rows if row.nearest and row.nearest.verdict != "better"]
     key = "nearest_lost" if lost else "nearest_unclear" if unclear else "nearest_beaten"
     return say(key, language, where=_where(lost or unclear or rows, language))
+
+
+def forgotten(report: Report, language: ReportLanguage = "en") -> str:
+    """On which of the retained sets the model is shown to be worse."""
+    worse = [
+        f"{part.name} ({row.change.change(language)})"
+        for part in report.retained
+        for row in part.report.rows
+        if row.change.verdict == "worse" and row.language != "all"
+    ]
+    stop = ", " if language == "en" else "，"
+    return say("forgot", language, where=stop.join(worse)) if worse else say("forgot_not", language)
 
 
 def _where(rows: Sequence[Row], language: ReportLanguage) -> str:

@@ -13,10 +13,11 @@ from markupsafe import Markup, escape
 
 from dialoop.evals.compare import Comparison
 from dialoop.evals.difference import marked
-from dialoop.evals.headline import against_nearest, findings, overall
+from dialoop.evals.headline import against_nearest, findings, forgotten, overall
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
 from dialoop.evals.plot import Line, interval_bar, line_chart, series
-from dialoop.evals.report import Identity, Report, SideBySide, Slice
+from dialoop.evals.report import Identity, Report, Row, SideBySide, Slice
+from dialoop.evals.suites import task_named
 
 SHOWN_SLICES = 14
 
@@ -50,9 +51,17 @@ def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
         "overall": lambda code: overall(report, code),
         "against_nearest": lambda code: against_nearest(report, code),
         "findings": lambda code: findings(report, code),
-        "scales": {**scales, "slices": _scale([s.change for s in shown])},
+        "scales": {
+            **scales,
+            "slices": _scale([s.change for s in shown]),
+            "retained": _scale([row.change for _, row in retained_rows(report)]),
+        },
+        "retained_rows": retained_rows(report),
+        "forgotten": lambda code: forgotten(report, code),
+        "costs": cost_lines(report),
         "signatures": signatures(report),
         "slices": shown,
+        "side_metric": side_metric(report),
         "slices_how": _both(lambda code: slices_how(report, code)),
         "more_slices": len(report.slices) - len(shown),
         "examples": (("gains", "no_gains", report.gains), ("losses", "no_losses", report.losses)),
@@ -95,8 +104,9 @@ def _bar(change: Comparison, scale: tuple[float, float]) -> Markup:
 
 
 def p_text(change: Comparison) -> str:
-    """`0.012`, or `<0.001`."""
-    return "<0.001" if change.p < 0.001 else f"{change.p:.3f}"
+    """`0.012`, or `<0.001`; corrected where it is."""
+    p = change.p if change.holm is None else change.holm
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def points(gain: float) -> str:
@@ -131,8 +141,37 @@ def slices_how(report: Report, language: ReportLanguage) -> str:
     keys = dict.fromkeys(part.key for part in report.slices)
     joint = ", " if language == "en" else "、"
     return say(
-        "slices_how", language, metric="ROUGE-L", keys=joint.join(say(f"key_{key}", language) for key in keys)
+        "slices_how",
+        language,
+        metric=side_metric(report),
+        keys=joint.join(say(f"key_{key}", language) for key in keys),
     )
+
+
+def retained_rows(report: Report) -> list[tuple[str, Row]]:
+    """(set, row) of every metric that has a good direction, on every other set."""
+    return [
+        (part.name, row)
+        for part in report.retained
+        for row in part.report.rows
+        if row.change.higher_is_better is not None
+    ]
+
+
+def cost_lines(report: Report) -> list[tuple[str, str, str]]:
+    """(key, before, after); none where either was not measured."""
+    before, after = report.costs
+    if before is None or after is None:
+        return []
+    keys = ("median_seconds", "p95_seconds", "tokens_per_second")
+    lines = [(key, f"{getattr(before, key):.3g}", f"{getattr(after, key):.3g}") for key in keys]
+    size, new_size = (f"{each.weight_bytes / 1e6:,.1f}" for each in (before, after))
+    return [*lines, ("weight_bytes", size, new_size)]
+
+
+def side_metric(report: Report) -> str:
+    """What single cases are judged by."""
+    return task_named(report.task).side().name
 
 
 def signatures(report: Report) -> list[tuple[str, str]]:

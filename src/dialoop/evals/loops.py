@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,7 +23,22 @@ def loops(text: str) -> bool:
       covers over half of the text (occurrences do not overlap).
     """
     tokens = words(text)
-    return _in_a_row(tokens) or _covers(tokens)
+    again = _said_again(tokens)
+    if not any(again):
+        return False
+    most = 2 * _weight([token for token, twice in zip(tokens, again, strict=True) if twice])
+    return _in_a_row(tokens) or (most > _weight(tokens) and _covers(tokens))
+
+
+def _said_again(tokens: Sequence[str]) -> list[bool]:
+    """Tokens in an n-gram of the least size that is there twice: no others can be in a unit."""
+    size = _UNIT // _WORD_WEIGHT
+    grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    counts, again = Counter(grams), [False] * len(tokens)
+    for i, gram in enumerate(grams):
+        if counts[gram] > 1:
+            again[i : i + size] = [True] * size
+    return again
 
 
 def _weight(tokens: Sequence[str]) -> int:

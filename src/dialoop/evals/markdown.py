@@ -7,7 +7,17 @@ from collections.abc import Iterable, Sequence
 
 from dialoop.evals.compare import Comparison
 from dialoop.evals.headline import findings, headline
-from dialoop.evals.html import identity_lines, p_text, points, signatures, slice_name, slices_how
+from dialoop.evals.html import (
+    cost_lines,
+    identity_lines,
+    p_text,
+    points,
+    retained_rows,
+    side_metric,
+    signatures,
+    slice_name,
+    slices_how,
+)
 from dialoop.evals.messages import ReportLanguage, language_name, named, say
 from dialoop.evals.report import Report, SideBySide
 
@@ -19,6 +29,7 @@ def markdown(report: Report, language: ReportLanguage = "en") -> str:
     blocks = [
         f"# {_plain(headline(report, language))}",
         "\n".join(f"- {_plain(line)}" for line in findings(report, language)),
+        _plain(report.judged.words(language)) if report.judged else "",
         say(
             "counts", language, cases=report.cases, groups=report.groups, scored=report.scored,
             skipped=report.skipped,
@@ -27,6 +38,8 @@ def markdown(report: Report, language: ReportLanguage = "en") -> str:
         *_metric_tables(report, language),
         say("how", language, resamples=report.resamples, seed=report.seed, groups=report.groups),
         "\n".join(f"- {_plain(label)}: `{text}`" for label, text in signatures(report)),
+        *_retained(report, language),
+        *_costs(report, language),
         *_slices(report, language),
         *_examples(report, language),
         f"## {say('identity', language)}",
@@ -47,27 +60,48 @@ def _table(header: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> 
 
 
 def _metric_tables(report: Report, language: ReportLanguage) -> list[str]:
-    header = [
-        say(k, language)
-        for k in ("metric", "before", "after", "nearest", "delta", "interval", "p", "n", "verdict")
-    ]
+    keys = ("metric", "before", "after", "nearest", "delta", "interval", "detectable", "p", "n", "verdict")
+    header = [say(k, language) for k in keys]
     blocks = []
     for code in report.languages:
         rows = [
             [
                 named(row.change.metric, language), *_values(row.change),
                 row.change.number(row.nearest.before) if row.nearest else "",
-                row.change.signed(row.change.delta), row.change.interval, _plain(p_text(row.change)),
+                row.change.signed(row.change.delta), row.change.interval,
+                row.change.number(row.change.detectable), _plain(p_text(row.change)),
                 str(row.change.cases), row.change.words(language),
             ]
             for row in report.of(code)
         ]  # fmt: skip
-        blocks += [f"### {_plain(language_name(code, language))}", _table(header, "lrrrrrrrl", rows)]
+        blocks += [f"### {_plain(language_name(code, language))}", _table(header, "lrrrrrrrrl", rows)]
     return blocks
 
 
 def _values(change: Comparison) -> tuple[str, str]:
     return change.number(change.before), change.number(change.after)
+
+
+def _retained(report: Report, language: ReportLanguage) -> list[str]:
+    if not report.retained:
+        return []
+    keys = ("set", "metric", "before", "after", "delta", "interval", "n", "verdict")
+    rows = [
+        [
+            _plain(f"{name} · {language_name(row.language, language)}"), named(row.change.metric, language),
+            *_values(row.change), row.change.signed(row.change.delta), row.change.interval,
+            str(row.change.cases), row.change.words(language),
+        ]
+        for name, row in retained_rows(report)
+    ]  # fmt: skip
+    shown = _table([say(key, language) for key in keys], "llrrrrrl", rows)
+    return [f"## {say('retained', language)}", say("retained_how", language), shown]
+
+
+def _costs(report: Report, language: ReportLanguage) -> list[str]:
+    lines = [[say(key, language), before, after] for key, before, after in cost_lines(report)]
+    header = [say(key, language) for key in ("costs", "before", "after")]
+    return [f"## {say('costs', language)}", _table(header, "lrr", lines)] if lines else []
 
 
 def _slices(report: Report, language: ReportLanguage) -> list[str]:
@@ -89,14 +123,14 @@ def _examples(report: Report, language: ReportLanguage) -> list[str]:
     blocks = [f"## {say('examples', language)}"]
     for key, empty, sides in (("gains", "no_gains", report.gains), ("losses", "no_losses", report.losses)):
         blocks.append(f"### {say(key, language)}")
-        blocks.extend(_example(side, language) for side in sides)
+        blocks.extend(_example(side, side_metric(report), language) for side in sides)
         if not sides:
             blocks.append(say(empty, language))
     return blocks
 
 
-def _example(side: SideBySide, language: ReportLanguage) -> str:
-    lines = [f"**{_plain(side.case.id)}** (ROUGE-L {points(side.gain)})", ""]
+def _example(side: SideBySide, metric: str, language: ReportLanguage) -> str:
+    lines = [f"**{_plain(side.case.id)}** ({metric} {points(side.gain)})", ""]
     lines += [
         f"- {say(f'role_{message.role}', language)}: {_plain(message.content)}"
         for message in side.case.history.messages

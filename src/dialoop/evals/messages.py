@@ -16,12 +16,16 @@ MESSAGES = MappingProxyType(
         "lower": ("lower: {what}", "降低：{what}"),
         "same": ("no difference in any of the {cases} cases", "{cases} 个样例全无差别"),
         "unclear": (
-            "cannot tell with {cases} cases (about {more} more needed)",
-            "仅凭 {cases} 个样例无法判断（约需再加 {more} 个）",
+            "cannot tell with {cases} cases; about {needed} would be needed",
+            "仅凭 {cases} 个样例无法判断；约需 {needed} 个",
         ),
         "unclear_close": (
-            "cannot tell with {cases} cases (too close to call)",
-            "仅凭 {cases} 个样例无法判断（差距太小）",
+            "cannot tell with {cases} cases: too close to call, a change of {detectable} would show",
+            "仅凭 {cases} 个样例无法判断：差距太小，变化达到 {detectable} 才能看出",
+        ),
+        "unclear_many": (
+            "cannot tell with {cases} cases: among {family} comparisons it may be chance",
+            "仅凭 {cases} 个样例无法判断：在 {family} 项比较之中可能只是偶然",
         ),
         "unclear_few": (
             "cannot tell with {cases} cases in {groups} group(s): add cases of other scenarios",
@@ -42,6 +46,16 @@ MESSAGES = MappingProxyType(
         "preference accuracy": ("preference accuracy", "偏好准确率"),
         "preference margin": ("preference margin", "偏好间隔"),
         "length ratio": ("length ratio", "长度比"),
+        "ROUGE-L by words": ("ROUGE-L by words", "ROUGE-L（按词）"),
+        "endless": ("answers without end", "无休止重复"),
+        "accuracy": ("accuracy", "准确率"),
+        "macro F1": ("macro F1", "宏平均 F1"),
+        "span F1": ("span F1", "片段 F1"),
+        "valid JSON": ("valid JSON", "有效 JSON"),
+        "equal JSON": ("equal JSON", "JSON 相等"),
+        "refusals": ("refusals", "拒答"),
+        "right refusals": ("right refusals", "拒答得当"),
+        "embedding similarity": ("embedding similarity", "向量相似度"),
         "title": ("Before and after", "训练前后对比"),
         "head_better": ("The tuned model is better.", "微调后的模型更好。"),
         "head_worse": ("The tuned model is worse.", "微调后的模型更差。"),
@@ -93,14 +107,19 @@ MESSAGES = MappingProxyType(
         "interval": ("change, 95 %", "变化 95% 区间"),
         "p": ("p", "p"),
         "n": ("cases", "样例数"),
+        "detectable": ("smallest visible change", "可见的最小变化"),
         "verdict": ("verdict", "结论"),
         "how": (
             "Paired bootstrap (Koehn 2004), {resamples} resamples, seed {seed}. Cases of one group "
             "(scenario) depend on each other, so whole groups are resampled ({groups} groups). "
-            "Intervals of the change hold 95 %; p is two-sided. "
+            "Intervals of the change hold 95 %; p is two-sided and corrected for the number of metrics of a "
+            "language (Holm 1979), verdicts with it; where cases are right or wrong and stand alone it is "
+            "McNemar's. The smallest visible change is told four times in five. "
             "BLEU and chrF are never taken over mixed languages.",
             "配对自助法（Koehn 2004），重采样 {resamples} 次，种子 {seed}。同一组（场景）的样例彼此相关，"
-            "因此按组整体重采样（{groups} 组）。变化量的区间为 95%；p 为双侧。BLEU 与 chrF 从不跨语言合并。",
+            "因此按组整体重采样（{groups} 组）。变化量的区间为 95%；p 为双侧，"
+            "并按每种语言的指标个数校正（Holm 1979），结论亦然；样例只有对错且彼此独立时用 McNemar 检验。"
+            "“可见的最小变化”有五分之四的机会被看出。BLEU 与 chrF 从不跨语言合并。",
         ),
         "signatures": ("Metric signatures", "指标签名"),
         "slices": ("Slices, worst first", "分项对比（最差在前）"),
@@ -117,6 +136,27 @@ MESSAGES = MappingProxyType(
         "key_language": ("language", "语言"),
         "key_intent": ("intent", "意图"),
         "key_turn": ("turn", "轮次"),
+        "key_length": ("length in words or characters", "长度（词或字）"),
+        "retained": ("Retention", "能力保持"),
+        "retained_how": (
+            "Other sets, old or general, that the model was not trained for: what it forgot shows here.",
+            "其他（旧的或通用的）数据集：遗忘在此显现。",
+        ),
+        "set": ("set", "数据集"),
+        "costs": ("Speed and memory", "速度与内存"),
+        "costs_how": (
+            "{answers} answers, each given alone.",
+            "{answers} 个回答，逐个生成。",
+        ),
+        "median_seconds": ("seconds an answer (median)", "每个回答的秒数（中位）"),
+        "p95_seconds": ("seconds an answer (95 %)", "每个回答的秒数（95%）"),
+        "tokens_per_second": ("tokens a second", "每秒词元数"),
+        "weight_bytes": ("weights, MB", "权重（MB）"),
+        "forgot": ("It got worse on: {where}.", "以下方面变差：{where}。"),
+        "forgot_not": (
+            "On none of the retained sets is it shown to be worse.",
+            "在保持集上均未见变差。",
+        ),
         "curves": ("Training curves", "训练曲线"),
         "loss": ("loss by update", "损失（按更新步）"),
         "train_loss": ("training", "训练"),
@@ -153,7 +193,92 @@ MESSAGES = MappingProxyType(
         "hardware": ("hardware", "硬件"),
         "command": ("command", "命令"),
         "leak_check": ("leak check", "泄漏检查"),
+        "lineage_before": ("lineage, before", "沿袭（训练前）"),
+        "lineage_after": ("lineage, after", "沿袭（训练后）"),
+        "recipe": ("recipe", "训练配方"),
         "created": ("made at", "生成时间"),
+        "gate_open": (
+            "The gate is open: {after} may take the place of {before}.",
+            "通过：{after} 可以取代 {before}。",
+        ),
+        "gate_shut": (
+            "The gate is shut: {after} may not take the place of {before}.",
+            "未通过：{after} 不能取代 {before}。",
+        ),
+        "gate_kept": (
+            "{set}, {code}: {metric} is kept: {delta} {interval}, −{by} allowed",
+            "{set}，{code}：{metric} 得以保持：{delta} {interval}，允许 −{by}",
+        ),
+        "gate_fell": (
+            "{set}, {code}: {metric} got worse by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 变差超过 {by}：{delta} {interval}",
+        ),
+        "gate_may_fall": (
+            "{set}, {code}: {metric} may be worse by more than {by}: {delta} {interval} with {cases} cases",
+            "{set}，{code}：{metric} 可能变差超过 {by}：{cases} 个样例得 {delta} {interval}",
+        ),
+        "gate_may_fall_needed": (
+            "{set}, {code}: {metric} may be worse by more than {by}: {delta} {interval} with "
+            "{cases} cases; about {needed} would be needed to rule it out",
+            "{set}，{code}：{metric} 可能变差超过 {by}：仅凭 {cases} 个样例（{delta} {interval}）无法排除；"
+            "约需 {needed} 个",
+        ),
+        "gate_gained": (
+            "{set}, {code}: {metric} is better by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 变好超过 {by}：{delta} {interval}",
+        ),
+        "gate_gained_not": (
+            "{set}, {code}: {metric} is not better by more than {by}: {delta} {interval}",
+            "{set}，{code}：{metric} 没有变好超过 {by}：{delta} {interval}",
+        ),
+        "gate_may_gain": (
+            "{set}, {code}: {metric} is not shown to be better by more than {by}: {delta} {interval} "
+            "with {cases} cases",
+            "{set}，{code}：尚不能证明 {metric} 变好超过 {by}：{cases} 个样例得 {delta} {interval}",
+        ),
+        "gate_may_gain_needed": (
+            "{set}, {code}: {metric} is not shown to be better by more than {by}: {delta} {interval}, cannot "
+            "tell with {cases} cases; about {needed} would be needed",
+            "{set}，{code}：尚不能证明 {metric} 变好超过 {by}："
+            "仅凭 {cases} 个样例（{delta} {interval}）无法判断；约需 {needed} 个",
+        ),
+        "gate_cost": ("{what} is {found}, within {limit}", "{what} 为 {found}，未超过 {limit}"),
+        "gate_costs_more": ("{what} is {found}, more than {limit}", "{what} 为 {found}，超过 {limit}"),
+        "gate_cost_unknown": (
+            "{what} was not measured: compare the models with speed",
+            "{what} 未测量：请在比较时测速",
+        ),
+        "gate_leak": (
+            "{found} % of the test dialogues repeat training dialogues, {limit} % allowed",
+            "{found}% 的测试对话与训练对话重复，允许 {limit}%",
+        ),
+        "gate_leaks": (
+            "{found} % of the test dialogues repeat training dialogues, more than {limit} %",
+            "{found}% 的测试对话与训练对话重复，超过 {limit}%",
+        ),
+        "gate_leak_unknown": (
+            "whether test dialogues repeat training dialogues is not known",
+            "测试对话是否与训练对话重复尚不清楚",
+        ),
+        "judged": (
+            "{judge} prefers the tuned model in {wins} cases and the other in {losses}, {ties} are ties "
+            "(p {p}).",
+            "{judge} 认为微调后的模型胜 {wins} 例、负 {losses} 例、平 {ties} 例（p {p}）。",
+        ),
+        "judge_swayed": (
+            "Warning: this judge is weak: {share} % of its preferences changed with the order of answers.",
+            "警告：该评判模型较弱：{share}% 的偏好随回答先后而变。",
+        ),
+        "judge_agrees": (
+            "The judge agrees with people: kappa {kappa} [{low}, {high}], {raw} % of {cases} cases alike.",
+            "评判与人工一致：kappa {kappa} [{low}, {high}]，{cases} 例中 {raw}% 相同。",
+        ),
+        "judge_weak": (
+            "Warning: this judge is weak: kappa with people {kappa} [{low}, {high}], {raw} % of {cases} "
+            "cases alike; do not decide by it.",
+            "警告：该评判模型较弱：与人工的 kappa 为 {kappa} [{low}, {high}]，{cases} 例中 {raw}% 相同；"
+            "不可据此定夺。",
+        ),
         "not_given": ("not given", "未提供"),
     }
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -12,10 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from dialoop.errors import EvalError, echo
-from dialoop.evals.words import TOKENIZER_NAME, WordTokenizer, normalised, words
+from dialoop.evals.grams import characters, common_grams, numbered
+from dialoop.evals.rouge import rouge_l, rouge_n
+from dialoop.evals.words import TOKENIZER_NAME, WordUnit, normalised, words_of
 
+_REST = TokenizerRegexp()  # type: ignore[no-untyped-call]
 Stats = NDArray[np.float64]
 RougeKind = Literal["rouge1", "rouge2", "rougeL"]
 
@@ -29,6 +36,7 @@ class Metric:
     scores: (..., k) summed statistics -> (...) values, so that one call scores all resamples.
     higher_is_better: None where neither direction is (lengths, diversity).
     mixes_languages: whether one value over English and Chinese cases means anything.
+    binary: whether each case is right or wrong: its first statistic is positive, or 0.
     """
 
     name: str
@@ -39,6 +47,7 @@ class Metric:
     mixes_languages: bool = True
     digits: int = 1
     reads: Literal["text", "likelihood"] = "text"
+    binary: bool = False
 
     def aggregate(self, total: Stats) -> float:
         """The value for one (k,) sum of statistics; NaN where it is undefined."""
@@ -59,28 +68,51 @@ def same_length(first: Sequence[Any], second: Sequence[Any]) -> None:
 
 
 def bleu(language: str) -> Metric:
-    """Corpus BLEU, 0-100 (Papineni et al. 2002), sacrebleu's counts; tokenizer `zh` for Chinese, else 13a."""
+    """Corpus BLEU, 0-100 (Papineni et al. 2002), as sacrebleu's; its tokenizer `zh` for Chinese, else 13a."""
     scorer = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
+    tokenize: Callable[[str], str] = _chinese_tokens if language == "zh" else scorer._preprocess_segment
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        return np.array(scorer._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+        tokens = [tokenize(text).split() for text in (*predictions, *references)]
+        codes, half = numbered(tokens), len(predictions)
+        grams = common_grams(codes[:half], codes[half:], 4)
+        return np.hstack([grams[:, 0, :2], grams[:, :, 2], grams[:, :, 0]])
 
-    return Metric("BLEU", cases, bleu_scores, _signature(scorer), mixes_languages=False)
+    return Metric("BLEU", cases, bleu_scores, sacrebleu_signature(scorer), mixes_languages=False)
+
+
+class _Spaced(dict[int, str]):
+    """What sacrebleu's `zh` tokenizer makes of each code point, asked of it once."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = f" {chr(code)} " if TokenizerZh._is_chinese_char(chr(code)) else chr(code)
+        return self[code]
+
+
+_SPACED = _Spaced()
+
+
+def _chinese_tokens(text: str) -> str:
+    """sacrebleu's `zh` tokens, without a call for every character."""
+    return str(_REST(text.strip().translate(_SPACED)))
 
 
 def chrf() -> Metric:
-    """Corpus chrF2, 0-100 (Popovic 2015), sacrebleu's own counts."""
+    """Corpus chrF2, 0-100 (Popovic 2015), as sacrebleu's."""
     scorer = CHRF()
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        return np.array(scorer._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
+        said, right = ([characters(text) for text in texts] for texts in (predictions, references))
+        grams = common_grams(said, right, 6)
+        grams[:, :, 0] *= grams[:, :, 1] > 0
+        return grams.reshape(len(said), -1)
 
-    return Metric("chrF", cases, chrf_scores, _signature(scorer), mixes_languages=False)
+    return Metric("chrF", cases, chrf_scores, sacrebleu_signature(scorer), mixes_languages=False)
 
 
-def _signature(scorer: BLEU | CHRF) -> str:
+def sacrebleu_signature(scorer: BLEU | CHRF | TER) -> str:
     """sacrebleu knows the number of references, and so its signature, only after a first score."""
     scorer.corpus_score(["a"], [["a"]])
     return str(scorer.get_signature())
@@ -109,20 +141,19 @@ def chrf_scores(totals: Stats, beta: float = 2.0) -> Stats:
     return np.asarray(100 * (1 + beta**2) * precision * recall / np.where(weighted > 0, weighted, 1))
 
 
-def rouge(kind: RougeKind) -> Metric:
-    """Mean ROUGE F1, 0-100 (Lin 2004), rouge-score's own with our tokenizer, no stemming."""
+def rouge(kind: RougeKind, *, by: WordUnit = "characters") -> Metric:
+    """Mean ROUGE F1, 0-100 (Lin 2004), no stemming; Chinese by characters or by rjieba's words."""
+    name = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}[kind]
+    of = rouge_l if kind == "rougeL" else partial(rouge_n, int(kind[-1]))
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
-        from rouge_score.rouge_scorer import RougeScorer  # imports nltk: seconds on a cold disk
-
         same_length(predictions, references)
-        scorer = RougeScorer([kind], tokenizer=WordTokenizer())
-        pairs = zip(predictions, references, strict=True)
-        return np.array([[100 * scorer.score(r, p)[kind].fmeasure, 1.0] for p, r in pairs])
+        pairs = zip(words_of(predictions, by), words_of(references, by), strict=True)
+        return np.array([[100 * of(p, r), 1.0] for p, r in pairs])
 
-    name = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}[kind]
-    signature = f"rouge:{kind}|f:1|stem:no|tok:{TOKENIZER_NAME}|version:{version('rouge_score')}"
-    return Metric(name, cases, ratio, signature)
+    tokenizer = TOKENIZER_NAME if by == "characters" else f"rjieba-{version('rjieba')}"
+    signature = f"rouge:{kind}|f:1|stem:no|tok:{tokenizer}|as:rouge_score-0.1.2"
+    return Metric(name if by == "characters" else f"{name} by words", cases, ratio, signature)
 
 
 def exact_match() -> Metric:
@@ -133,7 +164,7 @@ def exact_match() -> Metric:
         pairs = zip(predictions, references, strict=True)
         return np.array([[100.0 * (normalised(p) == normalised(r)), 1.0] for p, r in pairs])
 
-    return Metric("exact match", cases, ratio, "norm:nfkc+casefold+space")
+    return Metric("exact match", cases, ratio, "norm:nfkc+casefold+space", binary=True)
 
 
 def length_ratio() -> Metric:
@@ -141,8 +172,8 @@ def length_ratio() -> Metric:
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        pairs = zip(predictions, references, strict=True)
-        return np.array([[float(len(words(p))), float(len(words(r)))] for p, r in pairs])
+        pairs = zip(words_of(predictions), words_of(references), strict=True)
+        return np.array([[float(len(p)), float(len(r))] for p, r in pairs])
 
     return Metric("length ratio", cases, ratio, f"tok:{TOKENIZER_NAME}", higher_is_better=None, digits=2)
 
@@ -156,7 +187,7 @@ def distinct(n: int) -> Metric:
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        grams = [_grams(words(p), n) for p in predictions]
+        grams = [_grams(p, n) for p in words_of(predictions)]
         counts = Counter(g for case in grams for g in case)
         return np.array([[sum(1 / counts[g] for g in case), float(len(case))] for case in grams])
 
@@ -191,12 +222,3 @@ def ratio(totals: Stats) -> Stats:
     """(..., 2) sums -> (...) the first over the second, NaN where the second is 0."""
     below = totals[..., 1]
     return np.asarray(np.where(below > 0, totals[..., 0] / np.where(below > 0, below, 1), np.nan))
-
-
-def suite(language: str) -> tuple[Metric, ...]:
-    """All metrics for the cases of one language, or `all` for those that languages may share."""
-    metrics = (
-        bleu(language), chrf(), rouge("rouge1"), rouge("rouge2"), rouge("rougeL"), perplexity(),
-        exact_match(), length_ratio(), distinct(1), distinct(2),
-    )  # fmt: skip
-    return tuple(m for m in metrics if language != "all" or m.mixes_languages)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dialoop.errors import EvalError
 from dialoop.evals.compare import Comparison, compare
-from dialoop.evals.metrics import Metric, Stats, rouge, suite
+from dialoop.evals.cost import Cost
+from dialoop.evals.families import corrected
+from dialoop.evals.judge import Pairwise
+from dialoop.evals.metrics import Metric, Stats
+from dialoop.evals.suites import REPLY, Task
 from dialoop.evals.task import Case, Outcome
+from dialoop.evals.words import words
 
-SLICE_METRIC = rouge("rougeL")
 _FIRST = ("en", "zh")
 
 
@@ -53,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """The cases that share a value: `language`, `intent` or `turn` (from 1)."""
+    """The cases that share a value: `language`, `intent`, `turn` (from 1) or `length` of the reference."""
 
     key: str
     value: str
@@ -62,7 +66,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class SideBySide:
-    """One case with its answers; `gain` is the change of ROUGE-L, in points."""
+    """One case with its answers; `gain` is the change of the task's own metric of single cases, in points."""
 
     case: Case
     before: str
@@ -72,12 +76,24 @@ class SideBySide:
 
 
 @dataclass(frozen=True, slots=True)
+class Retained:
+    """What became of another set of dialogues, such as an old or a general one."""
+
+    name: str
+    report: Report
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that the written reports show.
 
     curves: rows of the training journal: `step` and any of `loss`, `valid_loss`, `rate` (learning
     rate) and `norm` (of the gradient); others are kept in the JSON.
     skipped: assistant turns that could not be asked.
+    retained: other sets, old or general, each compared likewise.
+    costs: before and after, where they were measured.
+    leaked: share of the test dialogues that repeat training dialogues; None = not known.
+    judged: what another model preferred, where one was asked.
     """
 
     identity: Identity
@@ -93,6 +109,11 @@ class Report:
     skipped: int
     resamples: int
     seed: int
+    retained: tuple[Retained, ...] = ()
+    costs: tuple[Cost | None, Cost | None] = (None, None)
+    leaked: float | None = None
+    task: str = REPLY.name
+    judged: Pairwise | None = None
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -136,9 +157,16 @@ def build(
     resamples: int = 2000,
     seed: int = 0,
     examples: int = 3,
+    retained: Sequence[Retained] = (),
+    costs: tuple[Cost | None, Cost | None] = (None, None),
+    leaked: float | None = None,
+    task: Task = REPLY,
+    more: Sequence[Metric] = (),
     further: Sequence[Row] = (),
 ) -> Report:
-    """Compare outcomes of the same cases; `further` rows stand below those of their language.
+    """Compare outcomes of the same cases.
+
+    more: metrics beside the task's own.  further: rows that stand below those of their language.
 
     Raises EvalError where cases differ or none was answered.
     """
@@ -146,17 +174,17 @@ def build(
     answered = [trio for trio in trios if trio.answered]
     if not answered:
         raise EvalError("no case has an answer before and after: generate both before the report")
-    sides = _sides(answered)
+    sides = _sides(answered, task.side())
     return Report(
         identity or Identity(),
-        (*_rows(trios, resamples, seed), *further),
-        _slices(answered, resamples, seed),
+        (*_rows(task, more, trios, resamples, seed), *further),
+        _slices(task.side(), answered, resamples, seed),
         _extremes([side for side in sides if side.gain > 0], examples, worst=False),
         _extremes([side for side in sides if side.gain < 0], examples, worst=True),
         sides,
         tuple(dict(row) for row in curves),
         len(answered), len({trio.case.group for trio in answered}), sum(trio.scored for trio in trios),
-        skipped, resamples, seed,
+        skipped, resamples, seed, tuple(retained), costs, leaked, task.name,
     )  # fmt: skip
 
 
@@ -179,13 +207,26 @@ def in_order(found: Collection[str]) -> list[str]:
     return [*ordered, "all"] if len(ordered) > 1 else ordered
 
 
-def _rows(trios: Sequence[_Trio], resamples: int, seed: int) -> tuple[Row, ...]:
-    return tuple(
-        row
-        for language in in_order({trio.case.language for trio in trios})
-        for metric in suite(language)
-        if (row := _row(metric, language, trios, resamples, seed)) is not None
-    )
+def _rows(
+    task: Task, more: Sequence[Metric], trios: Sequence[_Trio], resamples: int, seed: int
+) -> tuple[Row, ...]:
+    languages = in_order({trio.case.language for trio in trios})
+    found = (_of_language(task, more, language, trios, resamples, seed) for language in languages)
+    return tuple(row for rows in found for row in rows)
+
+
+def _of_language(
+    task: Task, more: Sequence[Metric], language: str, trios: Sequence[_Trio], resamples: int, seed: int
+) -> list[Row]:
+    """Metrics that have a good direction are one family of comparisons."""
+    references = [trio.case.reference for trio in trios if language in ("all", trio.case.language)]
+    metrics = (*task.metrics(language, references), *more)
+    judging = {metric.name for metric in metrics if metric.higher_is_better is not None}
+    found = [_row(metric, language, trios, resamples, seed) for metric in metrics]
+    rows = [row for row in found if row is not None]
+    family = corrected([row.change for row in rows if row.change.metric in judging])
+    changes = {change.metric: change for change in family}
+    return [replace(row, change=changes.get(row.change.metric, row.change)) for row in rows]
 
 
 def _row(metric: Metric, language: str, trios: Sequence[_Trio], resamples: int, seed: int) -> Row | None:
@@ -206,20 +247,25 @@ def _row(metric: Metric, language: str, trios: Sequence[_Trio], resamples: int, 
 
 
 def _stats(metric: Metric, trios: Sequence[_Trio], side: Callable[[_Trio], Outcome]) -> Stats:
-    outcomes = [side(trio) for trio in trios]
+    return stats_of(metric, [side(trio) for trio in trios])
+
+
+def stats_of(metric: Metric, outcomes: Sequence[Outcome]) -> Stats:
+    """(N, k) of outcomes that have what the metric reads."""
     if metric.reads == "likelihood":
         return metric.cases([o.log_likelihood for o in outcomes], [o.tokens for o in outcomes])
     return metric.cases([o.answer for o in outcomes], [o.case.reference for o in outcomes])
 
 
-def _slices(answered: Sequence[_Trio], resamples: int, seed: int) -> tuple[Slice, ...]:
+def _slices(metric: Metric, answered: Sequence[_Trio], resamples: int, seed: int) -> tuple[Slice, ...]:
     """Slices by every key that has at least two values, the largest fall first."""
-    before = _stats(SLICE_METRIC, answered, lambda t: t.before)
-    after = _stats(SLICE_METRIC, answered, lambda t: t.after)
+    before = _stats(metric, answered, lambda t: t.before)
+    after = _stats(metric, answered, lambda t: t.after)
     labels: dict[str, list[str | None]] = {
         "language": [trio.case.language for trio in answered],
         "intent": [trio.case.intent for trio in answered],
         "turn": [str(trio.case.index + 1) for trio in answered],
+        "length": _lengths([len(words(trio.case.reference)) for trio in answered]),
     }
     found = []
     for key, values in labels.items():
@@ -227,16 +273,22 @@ def _slices(answered: Sequence[_Trio], resamples: int, seed: int) -> tuple[Slice
         for value in distinct if len(distinct) > 1 else ():
             at = np.array([i for i, v in enumerate(values) if v == value])
             groups = [answered[i].case.group for i in at]
-            change = compare(
-                SLICE_METRIC, before[at], after[at], groups=groups, resamples=resamples, seed=seed
-            )
+            change = compare(metric, before[at], after[at], groups=groups, resamples=resamples, seed=seed)
             found.append(Slice(key, value, change))
     return tuple(sorted(found, key=lambda s: (s.change.delta, s.key, s.value)))
 
 
-def _sides(answered: Sequence[_Trio]) -> tuple[SideBySide, ...]:
-    before = _stats(SLICE_METRIC, answered, lambda t: t.before)[:, 0]
-    after = _stats(SLICE_METRIC, answered, lambda t: t.after)[:, 0]
+def _lengths(counts: Sequence[int]) -> list[str | None]:
+    """Thirds by number of words (Chinese: characters), in words: `1–8`, `9–15`, `16–40`."""
+    ends = sorted({int(end) for end in np.quantile(counts, [1 / 3, 2 / 3, 1], method="lower")})
+    starts = [min(counts), *(end + 1 for end in ends)]
+    thirds = np.searchsorted(ends, counts)
+    return [f"{starts[third]}–{ends[third]}" for third in thirds]
+
+
+def _sides(answered: Sequence[_Trio], metric: Metric) -> tuple[SideBySide, ...]:
+    before = _stats(metric, answered, lambda t: t.before)[:, 0]
+    after = _stats(metric, answered, lambda t: t.after)[:, 0]
     return tuple(
         SideBySide(
             trio.case,

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
 
+WordUnit = Literal["characters", "words"]
+"""What counts as a word in Chinese."""
 TOKENIZER_NAME = "cjk-char+word"
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff々〇"
@@ -48,11 +53,25 @@ def is_kana(word: str) -> bool:
     return _KANA.match(word) is not None
 
 
-class WordTokenizer:
-    """`words` in the shape that `rouge_score.RougeScorer(tokenizer=...)` takes."""
+def chinese_words(text: str) -> list[str]:
+    """Lower-case words, Chinese ones as rjieba cuts them; punctuation is dropped."""
+    import rjieba  # its dictionary takes a moment
 
-    name = TOKENIZER_NAME
+    folded = unicodedata.normalize("NFKC", text).lower()
+    return [word for word in rjieba.cut(folded) if any(map(str.isalnum, word))]
 
-    def tokenize(self, text: str) -> list[str]:
-        """Words of `text`."""
-        return words(text)
+
+def words_of(texts: Sequence[str], by: WordUnit = "characters") -> tuple[tuple[str, ...], ...]:
+    """The words of every text; kept for the next metric of the same texts."""
+    return _cut(tuple(texts), by)
+
+
+@lru_cache(maxsize=4)
+def _cut(texts: tuple[str, ...], by: WordUnit) -> tuple[tuple[str, ...], ...]:
+    cut = words if by == "characters" else chinese_words
+    return tuple(tuple(cut(text)) for text in texts)
+
+
+def forget_words() -> None:
+    """Free what `words_of` keeps."""
+    _cut.cache_clear()

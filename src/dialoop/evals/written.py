@@ -18,6 +18,7 @@ from dialoop.evals.headline import findings, headline
 from dialoop.evals.html import p_text, page
 from dialoop.evals.markdown import markdown
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.picture import forest
 from dialoop.evals.report import Report, Row
 
 SCHEMA = "dialoop.report/1"
@@ -28,17 +29,18 @@ _COLOURS = {"better": "green", "worse": "red"}
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Paths of the three files."""
+    """Paths of the four files."""
 
     html: Path
     json: Path
     markdown: Path
+    png: Path
 
 
 def write(report: Report, folder: Path, language: ReportLanguage = "en") -> Written:
-    """Write `report.html` (both languages, `language` first), `report.json` and `report.md`."""
+    """Write `report.html` (both languages, `language` first), `.json`, `.md` and `.png`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = Written(folder / "report.html", folder / "report.json", folder / "report.md")
+    paths = Written(*(folder / f"report.{ending}" for ending in ("html", "json", "md", "png")))
     text = json.dumps(as_json(report), ensure_ascii=False, allow_nan=False, indent=1)
     contents = (
         (paths.html, page(report, language)),
@@ -47,6 +49,7 @@ def write(report: Report, folder: Path, language: ReportLanguage = "en") -> Writ
     )
     for path, content in contents:
         path.write_text(content, encoding="utf-8")
+    paths.png.write_bytes(forest(report))
     return paths
 
 
@@ -75,7 +78,9 @@ def _plain(value: Any) -> Any:
 def table(report: Report, console: Console, language: ReportLanguage = "en") -> None:
     """Print the headline and the metrics with intervals; change, p and n only where there is room."""
     console.print(escape(headline(report, language)), style="bold", highlight=False)
-    keys = [key for key in _COLUMNS if console.width >= _ROOMY or key not in ("delta", "p", "n")]
+    left_out = {*(() if console.width >= _ROOMY else ("delta", "p", "n"))}
+    left_out |= set() if any(row.nearest for row in report.rows) else {"nearest"}
+    keys = [key for key in _COLUMNS if key not in left_out]
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for key in keys:
         left = key in ("metric", "verdict")

@@ -1,21 +1,29 @@
-"""Answers and likelihoods of one model on test cases."""
+"""Answers and likelihoods of one model on test cases, and what its answers cost."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from dialoop.chat.render import render_prompt
+from dialoop.chat.render import render, render_prompt
 from dialoop.config import EvalSettings
-from dialoop.engine.generate import context_of, generate
+from dialoop.engine.generate import Generated, context_of, generate
 from dialoop.engine.loaded import LoadedModel, open_model
 from dialoop.engine.score import log_likelihoods
+from dialoop.evals.cost import Cost, cost_of
 from dialoop.evals.preferences import Likelihoods
 from dialoop.evals.task import Case, Outcome, cases, run
+from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
 from dialoop.train.fit import without_oldest
 from dialoop.types import Conversation, ModelRef, Preference, Sampling
 
 Done = Callable[[str, int, int], None]
+GREEDY = Sampling(temperature=0.0)
+SCORED_AT_ONCE = 64
+TIMED_ANSWERS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +41,102 @@ def choose_cases(test: Sequence[Conversation], settings: EvalSettings) -> Cases:
 
 def judge(ref: ModelRef, chosen: Cases, settings: EvalSettings, on_done: Done) -> tuple[Outcome, ...]:
     """Greedy answers to the asked cases, likelihoods of all. on_done(what, done, all) as it goes."""
-    loaded = open_model(ref)
-    context = context_of(loaded.model)
+    return Judged(ref, settings, on_done).outcomes(chosen)
 
-    def answer(histories: Sequence[Conversation]) -> list[str]:
-        prompts = [_prompt(history, loaded, context - settings.max_tokens) for history in histories]
-        found = generate(
-            loaded.model, loaded.tokenizer, prompts, Sampling(temperature=0.0),
-            batch_size=settings.batch_size, max_tokens=settings.max_tokens,
-            on_progress=lambda done, total: on_done("answering", done, total),
+
+class Judged:
+    """A model under test. kept: a folder of answers that need not be given again."""
+
+    def __init__(
+        self, ref: ModelRef, settings: EvalSettings, on_done: Done, *, kept: Path | None = None
+    ) -> None:
+        self._loaded = open_model(ref)
+        self._context = context_of(self._loaded.model)
+        self._settings, self._on_done = settings, on_done
+        self._kept = None if kept is None else KeptAnswers(kept, model_hash(ref))
+
+    def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
+        """Greedy answers to the asked cases, likelihoods of all."""
+        return run(chosen.asked, self._answers, self._likelihoods, scored=chosen.scored)
+
+    def cost(self, asked: Sequence[Case]) -> Cost:
+        """Of some of the cases, evenly chosen and answered one by one; a first one warms up."""
+        step = max(1, len(asked) // TIMED_ANSWERS)
+        histories = [case.history for case in asked[::step][:TIMED_ANSWERS]]
+        timed = [self._timed(self._prompt(history)) for history in [histories[0], *histories]][1:]
+        weights = self._loaded.model.parameters()
+        size = sum(weight.numel() * weight.element_size() for weight in weights)
+        return cost_of([seconds for seconds, _ in timed], [tokens for _, tokens in timed], size)
+
+    def _timed(self, prompt: tuple[int, ...]) -> tuple[float, int]:
+        begun = time.perf_counter()
+        (answer,) = self._generated([prompt], lambda index, answer: None)
+        return time.perf_counter() - begun, len(answer.token_ids)
+
+    def _answers(self, histories: Sequence[Conversation]) -> list[str]:
+        prompts = [self._prompt(history) for history in histories]
+        parameters = {"temperature": 0, "max_tokens": self._settings.max_tokens}
+        keys = [key_of(prompt, parameters) for prompt in prompts]
+        found: dict[int, str] = {
+            i: text for i, key in enumerate(keys) if (text := self._get(key)) is not None
+        }
+        left = [i for i in range(len(prompts)) if i not in found]
+
+        def answered(index: int, answer: Generated) -> None:
+            found[left[index]] = answer.text
+            self._keep(keys[left[index]], answer.text)
+            self._on_done("answering", len(found), len(prompts))
+
+        self._generated([prompts[i] for i in left], answered)
+        return [found[i] for i in range(len(prompts))]
+
+    def _generated(
+        self, prompts: Sequence[tuple[int, ...]], on_answer: Callable[[int, Generated], None]
+    ) -> list[Generated]:
+        return generate(
+            self._loaded.model, self._loaded.tokenizer, prompts, GREEDY, on_answer=on_answer,
+            batch_size=self._settings.batch_size, max_tokens=self._settings.max_tokens,
         )  # fmt: skip
-        return [generated.text for generated in found]
 
-    def score(conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        fitted = [within(conversation, loaded, context) for conversation in conversations]
-        return log_likelihoods(
-            loaded.model, loaded.tokenizer, fitted,
-            on_progress=lambda done, total: on_done("scoring", done, total),
-        )  # fmt: skip
+    def _likelihoods(self, conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
+        fitted = [within(each, self._loaded, self._context) for each in conversations]
+        keys = [self._scored_key(conversation) for conversation in fitted]
+        found: dict[int, tuple[float, int]] = {}
+        for i, key in enumerate(keys):
+            if (kept := self._get(key)) is not None:
+                found[i] = (kept[0], kept[1])
+        left = [i for i in range(len(fitted)) if i not in found]
+        for start in range(0, len(left), SCORED_AT_ONCE):
+            some = left[start : start + SCORED_AT_ONCE]
+            scores = log_likelihoods(self._loaded.model, self._loaded.tokenizer, [fitted[i] for i in some])
+            for i, score in zip(some, scores, strict=True):
+                found[i] = score
+                self._keep(keys[i], list(score))
+            self._on_done("scoring", len(found), len(fitted))
+        return [found[i] for i in range(len(fitted))]
 
-    return run(chosen.asked, answer, score, scored=chosen.scored)
+    def _scored_key(self, conversation: Conversation) -> str:
+        """The prompt with its answer, told apart from a longer prompt by what is learnt of it."""
+        if self._kept is None:
+            return ""
+        row = render(conversation, self._loaded.tokenizer, mask="last")
+        learnt = sum(weight > 0 for weight in row.loss_mask)
+        return key_of(row.token_ids, {"likelihood": learnt})
+
+    def _get(self, key: str) -> Any:
+        return None if self._kept is None else self._kept.get(key)
+
+    def _keep(self, key: str, result: object) -> None:
+        if self._kept is not None:
+            self._kept.keep(key, result)
+
+    def _prompt(self, history: Conversation) -> tuple[int, ...]:
+        """The prompt, without its oldest exchanges where it would leave no room for an answer."""
+        tokenizer, room = self._loaded.tokenizer, self._context - self._settings.max_tokens
+        prompt = render_prompt(history, tokenizer)
+        while len(prompt) > room and (shorter := without_oldest(history)) is not None:
+            history, prompt = shorter, render_prompt(shorter, tokenizer)
+        return prompt
 
 
 def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Likelihoods:
@@ -64,14 +148,6 @@ def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Li
         loaded.model, loaded.tokenizer, sides, on_progress=lambda done, total: on_done("pairs", done, total)
     )
     return tuple(zip(found[::2], found[1::2], strict=True))
-
-
-def _prompt(history: Conversation, loaded: LoadedModel, room: int) -> tuple[int, ...]:
-    """The prompt, without its oldest exchanges where it would leave no room for an answer."""
-    prompt = render_prompt(history, loaded.tokenizer)
-    while len(prompt) > room and (shorter := without_oldest(history)) is not None:
-        history, prompt = shorter, render_prompt(shorter, loaded.tokenizer)
-    return prompt
 
 
 def within(conversation: Conversation, loaded: LoadedModel, context: int) -> Conversation:

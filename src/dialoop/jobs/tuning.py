@@ -151,7 +151,8 @@ def _work(recipe: TuneRecipe, given: _Given, folder: Path, command: str, watch: 
     nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
     identity = _identity(recipe, given.base, dataset, command)
     sides = (before.outcomes, after.outcomes, nearest)
-    report = _report(sides, recipe, dataset, identity, folder, _preferred(given, before, after, recipe))
+    further = _preferred(given, before, after, recipe)
+    report = _report(sides, recipe, dataset, identity, folder, dataset.leaked.share, further)
     write(report, folder)
     free = _near_free(sides, recipe, dataset, identity, folder)
     return Finished(folder, tuned, None, report, free)
@@ -170,6 +171,7 @@ def _report(
     dataset: Dataset[Conversation],
     identity: Identity,
     folder: Path,
+    leaked: float,
     further: Sequence[Row] = (),
 ) -> Report:
     before, after, nearest = sides
@@ -177,7 +179,7 @@ def _report(
         before, after, nearest=nearest, identity=identity,
         curves=[dict(row) for row in read_journal(folder / "metrics.jsonl")],
         skipped=unasked(dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
-        further=further,
+        leaked=leaked, further=further,
     )  # fmt: skip
 
 
@@ -196,7 +198,7 @@ def _near_free(
     parts = [tuple(o for o in side if o.case.history.messages in kept) for side in sides]
     if not any(outcome.answer is not None for outcome in parts[0]):
         return None
-    report = _report(parts, recipe, dataset, identity, folder)
+    report = _report(parts, recipe, dataset, identity, folder, 0.0)
     write(report, folder / "near-free")
     return report
 
@@ -241,7 +243,6 @@ def _values(change: Comparison) -> dict[str, float | None]:
 
 
 def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation], command: str) -> Identity:
-    leaked = dataset.leaked
     return Identity(
         base=base.name,
         model=recipe.name,
@@ -250,12 +251,10 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation]
         split_rule=dataset.split_rule,
         seeds={"train": recipe.train.seed, "split": recipe.data.split.seed, "eval": recipe.eval.seed},
         decoding={"temperature": 0, "max_tokens": recipe.eval.max_tokens},
-        versions={"dialoop": __version__, "python": platform.python_version()}
-        | {name: version(name) for name in ("torch", "transformers", "peft", "sacrebleu")},
+        versions=versions(),
         hardware=hardware(),
         command=command,
-        leak_check=f"{len(leaked.exact)} exact and {len(leaked.near)} near-duplicates of training rows "
-        f"among {leaked.rows} test rows",
+        leak_check=dataset.leaked.words,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -263,6 +262,12 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation]
 def _method(recipe: TuneRecipe) -> str:
     objective = recipe.objective.kind
     return recipe.method.kind if objective == "sft" else f"{recipe.method.kind}, {objective}"
+
+
+def versions() -> dict[str, str]:
+    """Of what computes and counts, for reports."""
+    known = {"dialoop": __version__, "python": platform.python_version()}
+    return known | {name: version(name) for name in ("torch", "transformers", "peft", "sacrebleu")}
 
 
 def hardware() -> str:

@@ -102,7 +102,7 @@ class EvalRunner:
         status: ItemStatus = "error"
         results: list[dict[str, Any]] = []
         if error is None:
-            status, results, error = await asyncio.to_thread(graded, graders, row.item, sample)
+            status, results, error = await self._graded(run, graders, {"item": row.item, "sample": sample})
         told = {**sample, "error": error}
         add = self._store.of(run.project_id).evals.add_item
         await asyncio.to_thread(add, run.id, seq, status, row.item, told, results)
@@ -116,11 +116,9 @@ class EvalRunner:
         except EvalError as error:
             return {}, {"code": "invalid_item", "message": str(error)}
         asked = {"model": source.model, "input": body["messages"], **_parameters(source.sampling_params)}
-        answer = await self._patient(run, json.dumps(body, ensure_ascii=False).encode())
+        answer = await self._patient(run, "/v1/chat/completions", body)
         if answer.status != 200:
-            error_told = json.loads(answer.body)["error"]
-            code = error_told["code"] or "request_refused"
-            return asked, {"code": code, "message": error_told["message"]}
+            return asked, _refusal(answer)
         completion = json.loads(answer.body)
         choice, usage = completion["choices"][0], completion["usage"]
         text = choice["message"]["content"] or ""
@@ -131,13 +129,39 @@ class EvalRunner:
         }  # fmt: skip
         return {**asked, **made}, None
 
-    async def _patient(self, run: EvalRun, body: bytes) -> Answered:
+    async def _patient(self, run: EvalRun, path: str, body: Mapping[str, Any]) -> Answered:
+        content = json.dumps(body, ensure_ascii=False).encode()
         while True:
-            answer = await self._ask("/v1/chat/completions", body, Caller(run.project_id))
+            answer = await self._ask(path, content, Caller(run.project_id))
             if answer.status not in LATER:
                 return answer
             told = answer.headers.get("retry-after", "1")
             await asyncio.sleep(min(float(told), 30.0) if told.isdecimal() else 1.0)
+
+    async def _graded(
+        self, run: EvalRun, graders: Sequence[Any], values: Mapping[str, Any]
+    ) -> tuple[ItemStatus, list[dict[str, Any]], dict[str, Any] | None]:
+        """The item's status, each grader's result, and what kept one from grading."""
+        results = []
+        for grader in graders:
+            try:
+                reply = await self._told(run, grader.asks(values))
+                grade = await asyncio.to_thread(grader.grade, values, reply)
+            except EvalError as error:
+                return "error", [], {"code": "invalid_item", "message": f"{grader.name}: {error}"}
+            results.append(
+                {"name": grader.name, "type": grader.type, "score": grade.score, "passed": grade.passed}
+            )
+        return ("pass" if all(result["passed"] for result in results) else "fail"), results, None
+
+    async def _told(self, run: EvalRun, asked: tuple[str, dict[str, Any]] | None) -> dict[str, Any] | None:
+        """What a grader needs of a model. Raises EvalError where it is refused."""
+        if asked is None:
+            return None
+        answer = await self._patient(run, *asked)
+        if answer.status != 200:
+            raise EvalError(_refusal(answer)["message"])
+        return dict(json.loads(answer.body))
 
     def _summary(self, run: EvalRun) -> dict[str, Any]:
         """Totals by grader and model, over all items."""
@@ -163,20 +187,9 @@ class EvalRunner:
         return {"per_testing_criteria_results": told, "per_model_usage": models}
 
 
-def graded(
-    graders: Sequence[Any], item: Mapping[str, Any], sample: Mapping[str, Any]
-) -> tuple[ItemStatus, list[dict[str, Any]], dict[str, Any] | None]:
-    """The item's status, each grader's result, and what kept one from grading."""
-    results = []
-    for grader in graders:
-        try:
-            grade = grader.grade({"item": item, "sample": sample})
-        except EvalError as error:
-            return "error", [], {"code": "invalid_item", "message": f"{grader.name}: {error}"}
-        results.append(
-            {"name": grader.name, "type": grader.type, "score": grade.score, "passed": grade.passed}
-        )
-    return ("pass" if all(result["passed"] for result in results) else "fail"), results, None
+def _refusal(answer: Answered) -> dict[str, Any]:
+    told = json.loads(answer.body)["error"]
+    return {"code": told["code"] or "request_refused", "message": told["message"]}
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

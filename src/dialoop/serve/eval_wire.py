@@ -7,16 +7,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from dialoop.errors import UnsupportedError, echo
-from dialoop.evals.graders import Grader
+from dialoop.errors import UnknownModelError, UnsupportedError, echo
+from dialoop.evals.graders import StringCheck, TextSimilarity
+from dialoop.evals.model_graders import Grader
 from dialoop.serve.errors import HttpError
 from dialoop.serve.fields import Metadata
 from dialoop.store.evals import Eval, EvalItem, EvalRun
+from dialoop.types import Served
 
 MANNER = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-LATER = {"label_model", "score_model", "python", "multi"}
-"""Graders that come later."""
-LATER_METRICS = {"cosine", "meteor"}
+REFUSED = {
+    "python": "the server runs no code that it is sent",
+    "multi": "OpenAI has it for reinforcement alone",
+}
+"""Graders that are not offered, and why."""
 _GRADERS: TypeAdapter[Any] = TypeAdapter(Grader)
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -76,7 +80,7 @@ class CreateEval(BaseModel):
     data_source_config: Annotated[Custom | StoredSource, Field(discriminator="type")]
     """What is evaluated on."""
     testing_criteria: list[dict[str, Any]] = Field(min_length=1, max_length=100)
-    """How answers are graded: string_check, text_similarity."""
+    """How answers are graded: string_check, text_similarity, score_model, label_model."""
     metadata: Metadata | None = None
     """Up to 16 pairs."""
 
@@ -207,16 +211,18 @@ class CreateRun(BaseModel):
     """Up to 16 pairs."""
 
 
-def graders_of(criteria: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The graders. Raises HttpError naming the one at fault, UnsupportedError for those that come later."""
+def graders_of(criteria: Sequence[Mapping[str, Any]], served: Sequence[Served] | None = None) -> list[Any]:
+    """The graders. served: models that they may ask, None = not checked.
+
+    Raises HttpError naming the one at fault, UnsupportedError for those that run code, UnknownModelError.
+    """
     made = []
     for place, criterion in enumerate(criteria):
-        where = f"testing_criteria.{place}"
-        kind, metric = criterion.get("type"), criterion.get("evaluation_metric")
-        if kind in LATER or metric in LATER_METRICS:
+        where, kind = f"testing_criteria.{place}", criterion.get("type")
+        if kind in REFUSED:
             raise UnsupportedError(
-                f"{where}: {echo(kind if kind in LATER else metric)} is not supported yet: use string_check "
-                f"or text_similarity with fuzzy_match, bleu, gleu or rouge_1 to rouge_l",
+                f"{where}: {echo(kind)} is not supported: {REFUSED[kind]}: use string_check, "
+                f"text_similarity, score_model or label_model",
                 param=where,
             )
         try:
@@ -231,7 +237,19 @@ def graders_of(criteria: Sequence[Mapping[str, Any]]) -> list[Any]:
         raise HttpError(
             400, "testing_criteria: two have the same name: name each its own", param="testing_criteria"
         )
-    return made
+    return made if served is None else [_with_model(grader, served) for grader in made]
+
+
+def _with_model(grader: Any, served: Sequence[Served]) -> Any:
+    """The grader, its model known to be served; embeddings are of an encoder rather than of a decoder."""
+    if isinstance(grader, StringCheck) or getattr(grader, "evaluation_metric", "cosine") != "cosine":
+        return grader
+    kinds = ("encoder", "decoder") if isinstance(grader, TextSimilarity) else ("decoder",)
+    known = [each.name for kind in kinds for each in served if each.kind == kind]
+    name = grader.model or next(iter(known), "")
+    if name not in known:
+        raise UnknownModelError(name, known)
+    return grader.model_copy(update={"model": name})
 
 
 def eval_to_openai(found: Eval) -> dict[str, Any]:

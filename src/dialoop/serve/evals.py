@@ -85,10 +85,10 @@ def eval_routes(
     async def create_eval(request: Request) -> JSONResponse:
         """Say what answers are to be: graders, and the form of the rows."""
         asked = parse(CreateEval, await read(request))
-        graders = graders_of(asked.testing_criteria)
+        graders = graders_of(asked.testing_criteria, catalogue.models())
         made = await asyncio.to_thread(
             mine(request).create, asked.name or "eval", asked.data_source_config.told(),
-            [grader.model_dump() for grader in graders], asked.metadata,
+            [grader.model_dump(exclude_none=True) for grader in graders], asked.metadata,
         )  # fmt: skip
         return JSONResponse(eval_to_openai(made), 201)
 
