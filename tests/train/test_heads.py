@@ -159,7 +159,16 @@ def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tm
 def test_answers_that_fit_are_learnt_by_heart(
     on: str, loss: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = taught(bases[on], tmp_path, "pair", loss=loss, train__epochs=40.0, train__batch_rows=6, **WIDE)
+    made = taught(
+        bases[on],
+        tmp_path,
+        "pair",
+        loss=loss,
+        train__epochs=80.0,
+        train__batch_rows=6,
+        optim__learning_rate=RATES[on],
+        **WIDE,
+    )
     answering = Answering.load(where(made), 40)
     answers = [pair.answer for pair in PAIRS]
     for pair in PAIRS:
