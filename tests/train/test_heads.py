@@ -48,6 +48,7 @@ SOFT: dict[str, dict[str, Any]] = {
     "p-tuning-v2": {"kind": "p-tuning-v2", "tokens": 3},
 }
 RATES = {"encoder": 2e-3, "decoder": 5e-3}
+WIDE = {"train__batch_tokens": 1024, "train__checkpoint_every": 500, "train__eval_every": 20}
 KEPT_BESIDE = {"bottleneck", *SOFT}
 CASES = [("encoder", name) for name in METHODS] + [("decoder", name) for name in (*METHODS, *SOFT)]
 
@@ -130,7 +131,7 @@ def test_the_head_is_trained_by_every_method_and_the_body_as_the_method_says(
 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    made = taught(bases[on], tmp_path, "classify", train__epochs=40.0, optim__learning_rate=RATES[on])
+    made = taught(bases[on], tmp_path, "classify", train__epochs=40.0, optim__learning_rate=RATES[on], **WIDE)
     answering = Answering.load(where(made), 40)
     assert answering.labels_for([row.text for row in LABELLED]) == [row.label for row in LABELLED]
     rows = read_journal(tmp_path / "metrics.jsonl")
@@ -141,8 +142,8 @@ def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tmp_path: Path) -> None:
     made = taught(
-        bases[on], tmp_path, "tag", crf=crf, train__epochs=120.0, train__batch_rows=4, train__eval_every=20,
-        optim__learning_rate=RATES[on],
+        bases[on], tmp_path, "tag", crf=crf, train__epochs=120.0, train__batch_rows=4,
+        optim__learning_rate=RATES[on], **WIDE,
     )  # fmt: skip
     answering = Answering.load(where(made), 40)
     found, cut = answering.tags_for([row.tokens for row in TAGGED])
@@ -158,7 +159,16 @@ def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tm
 def test_answers_that_fit_are_learnt_by_heart(
     on: str, loss: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    made = taught(bases[on], tmp_path, "pair", loss=loss, train__epochs=40.0, train__batch_rows=6)
+    made = taught(
+        bases[on],
+        tmp_path,
+        "pair",
+        loss=loss,
+        train__epochs=80.0,
+        train__batch_rows=6,
+        optim__learning_rate=RATES[on],
+        **WIDE,
+    )
     answering = Answering.load(where(made), 40)
     answers = [pair.answer for pair in PAIRS]
     for pair in PAIRS:
