@@ -110,7 +110,7 @@ PAIRS = "\n".join(
 
 
 def test_a_dpo_job_learns_preferences_and_its_models_answer(tmp_path: Path) -> None:
-    hyperparameters = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 20.0}
+    hyperparameters = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 200.0}
     with shop(tmp_path) as (client, store):
         file = client.files.create(file=("pairs.jsonl", PAIRS), purpose="fine-tune").id
         job = client.fine_tuning.jobs.create(
