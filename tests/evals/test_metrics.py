@@ -158,6 +158,8 @@ def test_a_perfect_answer_scores_as_much_as_can_be(metric: Metric, texts: list[s
     other = metric.value([text[::-1] for text in texts], texts)
     if metric.higher_is_better:
         assert -1e-9 <= other <= perfect + 1e-9 <= 100 + 1e-6
+    elif metric.higher_is_better is False:
+        assert 0 <= perfect <= 100
     elif metric.name == "length ratio":
         assert math.isnan(perfect) or perfect == pytest.approx(1)
     else:

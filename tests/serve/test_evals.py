@@ -245,7 +245,8 @@ def test_evals_are_listed_renamed_and_deleted_with_their_runs(client: OpenAI) ->
 def test_similarity_is_one_for_equal_texts_and_less_for_others_in_both_languages(
     metric: Any, text: str, other: str
 ) -> None:
-    assert similarity(metric, text, text) == pytest.approx(1)
+    # METEOR holds even a single run of matches against an answer.
+    assert similarity(metric, text, text) == pytest.approx(1, abs=3e-3 if metric == "meteor" else 1e-9)
     assert similarity(metric, text, other) < 0.4
     half = text[: len(text) // 2]
     assert similarity(metric, text, other) < similarity(metric, half, text) < 1
