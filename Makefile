@@ -46,7 +46,7 @@ imports: setup-dev ## Import contracts: import-linter
 check: lint types imports ## Lint, types and import contracts
 
 test: check ## Everything that CI runs: checks and the fast tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup-dev ## Tests that need public data (DIALOOP_DATA), other tools or minutes
 	$(BIN)/python -m pytest -q -m slow --timeout 1800

@@ -202,6 +202,9 @@ async def test_formats_are_kept_to(engine: RemoteEngine, grammar: Grammar) -> No
     (answer,) = await ask(engine, grammar=grammar, max_tokens=100)
     if grammar.kind == "choice":
         assert answer.text in json.loads(grammar.text)
+    elif answer.finish_reason == "length":
+        # llama.cpp lets white space go on before JSON, and a weak model writes no end of it.
+        assert not answer.text.strip()
     else:
         assert json.loads(answer.text)["a"] in (1, 2)
 
