@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,7 +17,22 @@ if TYPE_CHECKING:
     from dialoop.jobs.tuning import Finished
 
 
-def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunFolder = None) -> None:
+def tune(
+    context: typer.Context,
+    recipe: RecipeName,
+    set_: Set = None,
+    run: RunFolder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell tokens, updates, memory, time, and show samples.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=0, help="Rows that --dry-run shows.")] = 2,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Find the learning rate by a range test first.")
+    ] = False,
+    find_batch: Annotated[
+        bool, typer.Option("--find-batch", help="Find the fastest train.batch_tokens that fits first.")
+    ] = False,
+) -> None:
     """Fine-tune a model on dialogues, compare before with after, register the new version.
 
     Ctrl-C leaves a run that the same command resumes.
@@ -29,17 +44,26 @@ def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunF
     loaded = load_recipe(find_recipe(recipe), TuneRecipe, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
-    show_result(console, run_watched(loaded, context.obj, folder, console))
+    if dry_run:
+        from dialoop.cli.outlook import show_outlook
+        from dialoop.jobs.dry_run import dry_run as look_ahead
+
+        show_outlook(console, look_ahead(loaded, context.obj, samples=samples))
+        return
+    show_result(console, run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch))
 
 
-def run_watched(recipe: TuneRecipe, home: Path, folder: Path, console: Console) -> Finished:
-    """Run a tuning job with its progress on `console`."""
+def run_watched(
+    recipe: TuneRecipe, home: Path, folder: Path, console: Console, *, rate: bool = False, batch: bool = False
+) -> Finished:
+    """Run a tuning job with its progress on `console`. rate, batch: are found first."""
     from dialoop.cli.watching import TerminalWatch
-    from dialoop.jobs.tuning import STEPS, run_tuning
+    from dialoop.jobs.tuning import STEPS, Find, run_tuning
 
     watch = TerminalWatch(console, STEPS)
+    find = Find(rate, batch, lambda note: console.print(f"Found: {note}.", highlight=False))
     try:
-        return run_tuning(recipe, home, folder, command_line(), watch)
+        return run_tuning(recipe, home, folder, command_line(), watch, find)
     finally:
         watch.close()
 

@@ -20,6 +20,7 @@ from dialoop.config.methods import (
     PromptMethod,
     PTuningV2Method,
 )
+from dialoop.config.mixing import MixSettings
 from dialoop.config.reading import apply_override, expand, load_recipe, validate
 from dialoop.config.recipes import (
     ArchitectureSettings,
@@ -40,13 +41,17 @@ from dialoop.config.recipes import (
     TrainSettings,
     TuneRecipe,
 )
+from dialoop.config.search import Choice, FloatRange, IntRange, SearchSettings, Varied, with_values
 from dialoop.config.settings import Settings
+from dialoop.config.tracking import Service, TrackingSettings
 
 __all__ = [
-    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
-    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "EvalSettings", "FreezeMethod",
-    "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings", "OptimSettings",
-    "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod",
-    "Recipe", "RegularisationSettings", "Settings", "SplitSettings", "Stage", "TextSource",
-    "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_recipe", "validate",
+    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod", "Choice",
+    "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "EvalSettings", "FloatRange",
+    "FreezeMethod", "FullMethod", "IA3Method", "IntRange", "LoraMethod", "MaskKind", "MethodSettings",
+    "MixSettings", "OptimSettings", "PTuningV2Method", "Placement", "PrefixMethod", "PretrainRecipe",
+    "PromptInit", "PromptMethod", "Recipe", "RegularisationSettings", "SearchSettings", "Service",
+    "Settings", "SplitSettings", "Stage", "TextSource", "TokenizerSettings", "TrackingSettings",
+    "TrainSettings", "TuneRecipe", "Varied", "apply_override", "expand", "load_recipe", "validate",
+    "with_values",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,9 +24,12 @@ from dialoop.evals.report import Identity, Report, build
 from dialoop.evals.task import Outcome, cases, unasked
 from dialoop.evals.task import run as run_cases
 from dialoop.evals.written import write
+from dialoop.jobs.curves import stored_curve, write_curves
 from dialoop.jobs.judging import choose_cases, judge
 from dialoop.store.registry import ModelVersion, Store
+from dialoop.train.finders import found
 from dialoop.train.loop import Progress, read_journal
+from dialoop.train.tracking import tracked
 from dialoop.train.tune import Tuned, tune
 from dialoop.types import ModelRef
 
@@ -57,7 +60,21 @@ class Finished:
     near_free: Report | None = None
 
 
-def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch) -> Finished:
+@dataclass(frozen=True, slots=True)
+class Find:
+    """What a run finds out for itself before it trains."""
+
+    rate: bool = False
+    batch: bool = False
+    on_note: Callable[[str], None] = lambda note: None
+
+
+NOTHING = Find()
+
+
+def run_tuning(
+    recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch, find: Find = NOTHING
+) -> Finished:
     """Read, judge before, train, judge after, report, register. An interrupted run resumes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(home) as store:
@@ -66,6 +83,9 @@ def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch
         dataset = load_dataset(recipe.data, scratch=folder / "scratch")
         watch.data(dataset)
         _check(dataset, recipe)
+        recipe = found(
+            recipe, base, dataset.train, folder, rate=find.rate, batch=find.batch, on_note=find.on_note
+        )
         run = store.runs.start(
             "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": base.name}
         )
@@ -75,7 +95,8 @@ def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch
             store.runs.finish(run.id, "failed", {})
             raise
         if finished.report is None or finished.tuned.artefact is None:
-            store.runs.finish(run.id, "cancelled", {"step": finished.tuned.result.step})
+            done = {"step": finished.tuned.result.step, "curve": stored_curve(folder)}
+            store.runs.finish(run.id, "cancelled", done)
             return finished
         return _register(store, recipe, run.id, dataset, finished)
 
@@ -95,7 +116,14 @@ def _work(
     watch.step(2, "before")
     before = judge(base, chosen, recipe.eval, watch.done)
     watch.step(3, "training")
-    tuned = tune(recipe, base, dataset.train, dataset.valid, folder, on_progress=watch.training)
+    with tracked(recipe.tracking, recipe.name, folder, recipe.model_dump(mode="json")) as track:
+
+        def told(progress: Progress) -> None:
+            watch.training(progress)
+            track(progress)
+
+        tuned = tune(recipe, base, dataset.train, dataset.valid, folder, on_progress=told)
+    write_curves(folder, recipe.name)
     if tuned.artefact is None:
         return Finished(folder, tuned)
     watch.step(4, "after")
@@ -156,9 +184,10 @@ def _register(
         recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
         base=recipe.base, data_hash=dataset.content_hash, recipe=settings, metrics=metrics, run_id=run_id,
     )  # fmt: skip
+    curve = stored_curve(finished.folder)
     folder = _archive(finished.folder, made.ref, store.home)
     store.reports.add("before-after", made.ref, metrics, path=folder / "report.html", run_id=run_id)
-    store.runs.finish(run_id, "completed", metrics)
+    store.runs.finish(run_id, "completed", {**metrics, "curve": curve})
     return replace(finished, folder=folder, version=made)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dialoop.chat.render import Rendered
-
-Ints = NDArray[np.int64]
+from dialoop.data.mix import Ints as Ints
+from dialoop.data.mix import epoch_order as epoch_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,3 @@ def halved(batch: Batch, times: int) -> list[Batch]:
             Batch(batch.token_ids[at], batch.targets[at], batch.weights[at], lengths), times - 1
         )
     ]
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Ints:
-    """The order of `count` rows in one epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(count)

@@ -8,17 +8,22 @@ from dataclasses import dataclass, replace
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import MaskKind
+from dialoop.data.mix import SOURCE
 from dialoop.errors import RenderError, TrainError
 from dialoop.types import Conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rendered rows; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so."""
+    """Rendered rows; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so.
+
+    sources: where each row came from, "" where its metadata does not say.
+    """
 
     rows: tuple[Rendered, ...]
     shortened: int
     dropped: tuple[int, ...]
+    sources: tuple[str, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -31,6 +36,7 @@ def fit_rows(
 ) -> Rows:
     """Render all. Raises TrainError with the row's number where a conversation has nothing to learn."""
     fitted: list[Rendered] = []
+    sources: list[str] = []
     shortened, dropped = 0, []
     for position, conversation in enumerate(conversations):
         try:
@@ -42,11 +48,12 @@ def fit_rows(
             dropped.append(position)
         else:
             fitted.append(row)
+            sources.append(str(conversation.metadata.get(SOURCE, "")))
     if not fitted:
         raise TrainError(
             f"none of {len(conversations)} conversations fits {max_length} tokens: raise train.max_length"
         )
-    return Rows(tuple(fitted), shortened, tuple(dropped))
+    return Rows(tuple(fitted), shortened, tuple(dropped), tuple(sources))
 
 
 def _fit(
@@ -79,5 +86,5 @@ def without_oldest(conversation: Conversation) -> Conversation | None:
 
 
 def _name(conversation: Conversation, position: int) -> str:
-    source, line = conversation.metadata.get("source"), conversation.metadata.get("line")
+    source, line = conversation.metadata.get(SOURCE), conversation.metadata.get("line")
     return f"{source}:{line}" if source and line else f"conversation {position + 1}"

@@ -19,13 +19,14 @@ from torch.nn.functional import cross_entropy as dense_cross_entropy
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import FreezeMethod, FullMethod, RegularisationSettings, TrainSettings, TuneRecipe
+from dialoop.data.mix import Mix
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import PackedBody, fill, plain_head
 from dialoop.models.quantised import quantise_frozen
-from dialoop.train.batch import Batch, Ints, epoch_order, pack
+from dialoop.train.batch import Batch, Ints, pack
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
 from dialoop.train.loss import cross_entropy
@@ -47,18 +48,19 @@ class Tuned:
 class RowsPlan:
     """Epochs of rows, each in its own order, packed into batches of at most `batch_tokens`.
 
-    ends: the updates after which an epoch is done.
+    sources: where each row comes from, for mixing.  ends: the updates after which an epoch is done.
     """
 
-    def __init__(self, rows: Sequence[Rendered], recipe: TuneRecipe) -> None:
+    def __init__(self, rows: Sequence[Rendered], recipe: TuneRecipe, sources: Sequence[str] = ()) -> None:
         self.rows, self.recipe = rows, recipe
         settings = recipe.train
         lengths = [len(row.token_ids) for row in rows]
+        mix = Mix(sources or [""] * len(rows), lengths, recipe.data.mix, settings.seed)
         self.updates: list[list[list[int]]] = []
         self.per_epoch = 0
         self.ends: list[int] = []
         for epoch in range(math.ceil(settings.epochs)):
-            grouped = _updates(lengths, epoch_order(len(rows), settings.seed, epoch), settings)
+            grouped = _updates(lengths, mix.epoch(epoch), settings)
             self.per_epoch = self.per_epoch or len(grouped)
             share = min(1.0, settings.epochs - epoch)
             self.updates += grouped[: max(1, round(share * len(grouped)))]
@@ -77,10 +79,11 @@ class RowsPlan:
 
 def _updates(lengths: Sequence[int], order: Ints, settings: TrainSettings) -> list[list[list[int]]]:
     """One epoch: for each update its batches, each a list of rows."""
+    capacity = settings.batch_tokens if settings.packing else 0
     if (size := settings.batch_rows) is not None:
         shares = [order[i : i + size] for i in range(0, len(order), size)]
-        return [fill(lengths, share, settings.batch_tokens) for share in shares]
-    packs = fill(lengths, order, settings.batch_tokens)
+        return [fill(lengths, share, capacity) for share in shares]
+    packs = fill(lengths, order, capacity)
     return [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
 
 
@@ -139,12 +142,56 @@ def tune(
     Raises TrainError where `folder` holds another run, or a row has nothing to learn.
     """
     keep_freed_memory()
+    rows, held = read_rows(recipe, base, conversations, valid)
+    _same_run(recipe, base, (rows, held), folder)
+    on_rows(rows)
+    made = assemble(recipe, base, rows, held)
+
+    def told(progress: Progress) -> None:
+        on_progress(progress)
+        if on_epoch is not None and progress.step in made.plan.ends[:-1]:
+            written = folder / "epochs" / f"step-{progress.step:08d}"
+            _write(made.attached, written)
+            on_epoch(progress, written)
+
+    result = train(
+        made.objective, made.optimizer, made.plan, folder,
+        checkpoint_every=recipe.train.checkpoint_every, judge=made.judge, on_progress=told,
+    )  # fmt: skip
+    made.attached.model.eval()
+    made.objective.body.release()
+    artefact = None if result.interrupted else _write(made.attached, folder / "artefact")
+    return Tuned(result, artefact, made.trained, made.weights, rows)
+
+
+def read_rows(
+    recipe: TuneRecipe, base: ModelRef, conversations: Sequence[Conversation], valid: Sequence[Conversation]
+) -> tuple[Rows, Rows | None]:
+    """The rows to train on and to validate on, as `base` sees them."""
     tokenizer = ChatTokenizer.load(base.base)
     limits = {"max_length": recipe.train.max_length, "mask": recipe.train.mask}
     rows = fit_rows(conversations, tokenizer, **limits)  # type: ignore[arg-type]
-    held = fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
-    _same_run(recipe, base, (rows, held), folder)
-    on_rows(rows)
+    return rows, fit_rows(valid, tokenizer, **limits) if valid else None  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """All that the loop takes: a model in training mode with its method, and what it learns when.
+
+    trained, weights: how many the method trains, and how many the model has, the method's included.
+    """
+
+    attached: Attached
+    objective: Objective
+    optimizer: Optimizer
+    plan: RowsPlan
+    judge: Judge | None
+    trained: int
+    weights: int
+
+
+def assemble(recipe: TuneRecipe, base: ModelRef, rows: Rows, held: Rows | None) -> Assembled:
+    """Load the base, attach the method, seed what is drawn; the same every time."""
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     trained, weights = (
@@ -155,27 +202,11 @@ def tune(
         quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
     objective = Objective(attached.model, recipe.regularisation)
     optimizer = Optimizer(attached.weights, recipe.optim, ema=recipe.regularisation.ema)
-    plan = RowsPlan(rows.rows, recipe)
-
-    def told(progress: Progress) -> None:
-        on_progress(progress)
-        if on_epoch is not None and progress.step in plan.ends[:-1]:
-            made = folder / "epochs" / f"step-{progress.step:08d}"
-            _write(attached, made)
-            on_epoch(progress, made)
-
+    plan = RowsPlan(rows.rows, recipe, rows.sources)
     attached.model.train()
     torch.manual_seed(recipe.train.seed)  # of dropout
-    result = train(
-        objective, optimizer, plan, folder,
-        checkpoint_every=recipe.train.checkpoint_every,
-        judge=_judge(recipe, objective, optimizer, held, plan),
-        on_progress=told,
-    )  # fmt: skip
-    attached.model.eval()
-    objective.body.release()
-    artefact = None if result.interrupted else _write(attached, folder / "artefact")
-    return Tuned(result, artefact, trained, weights, rows)
+    judge = _judge(recipe, objective, optimizer, held, plan)
+    return Assembled(attached, objective, optimizer, plan, judge, trained, weights)
 
 
 def _judge(
@@ -194,7 +225,9 @@ def _judge(
         objective.model.train()
         return total / sum(float(batch.weights.sum()) for batch in batches)
 
-    return Judge(loss, recipe.train.eval_every or plan.per_epoch, recipe.train.patience)
+    settings = recipe.train
+    evenly = math.ceil(plan.steps / settings.validations) if settings.validations else 0
+    return Judge(loss, evenly or settings.eval_every or plan.per_epoch, settings.patience)
 
 
 def _write(attached: Attached, target: Path) -> ModelRef:
@@ -203,10 +236,10 @@ def _write(attached: Attached, target: Path) -> ModelRef:
 
 
 def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Rows | None], folder: Path) -> None:
-    """A run directory belongs to one recipe, base and data; evaluation settings may change."""
+    """A run directory belongs to one recipe, base and data; how it is judged and told may change."""
     folder.mkdir(parents=True, exist_ok=True)
     mine: dict[str, Any] = {"rows": _fingerprint(data), "base_version": base.name}
-    mine |= recipe.model_dump(mode="json", exclude={"eval"})
+    mine |= recipe.model_dump(mode="json", exclude={"eval", "search", "tracking"})
     path = folder / "recipe.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
         raise TrainError(
