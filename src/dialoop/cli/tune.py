@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dialoop.cli.recipes import RecipeName, RunFolder, Set, command_line, find_recipe
+from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,13 +46,34 @@ def tune(
     loaded = load_recipe(find_recipe(recipe), TuneRecipe, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (dry_run or find_lr or find_batch):
+        raise ConfigError("--dry-run, --find-lr and --find-batch take one process: run them without torchrun")
     if dry_run:
         from dialoop.cli.outlook import show_outlook
         from dialoop.jobs.dry_run import dry_run as look_ahead
 
         show_outlook(console, look_ahead(loaded, context.obj, samples=samples))
         return
-    show_result(console, run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch))
+    from dialoop.train.world import joined
+
+    with joined() as here:
+        if here.leads:
+            finished = run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch)
+            show_result(console, finished)
+        else:
+            _follow(loaded, context.obj, folder, here.rank)
+
+
+def _follow(recipe: TuneRecipe, home: Path, folder: Path, rank: int) -> None:
+    """Compute a share of what the first process trains; it alone judges, writes and reports."""
+    from dialoop.data.dataset import load_dataset
+    from dialoop.store.registry import Store
+    from dialoop.train.tune import tune as train
+
+    with Store.open(home) as store:
+        base = store.models.resolve(recipe.base)
+    dataset = load_dataset(recipe.data, scratch=folder / f"scratch-{rank}")
+    train(recipe, base, dataset.train, dataset.valid, folder)
 
 
 def run_watched(

@@ -31,12 +31,15 @@ from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
 from dialoop.train.loss import cross_entropy
 from dialoop.train.optim import Optimizer, warm_decay
+from dialoop.train.world import world
 from dialoop.types import Conversation, ModelRef
 
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a run left: the artefact (None where it was interrupted) and how it went."""
+    """What a run left: the artefact (None where it was interrupted or another process writes it), and how it
+    went.
+    """
 
     result: Result
     artefact: ModelRef | None
@@ -143,7 +146,10 @@ def tune(
     """
     keep_freed_memory()
     rows, held = read_rows(recipe, base, conversations, valid)
-    _same_run(recipe, base, (rows, held), folder)
+    here = world()
+    if here.leads:
+        _same_run(recipe, base, (rows, held), folder)
+    here.wait()
     on_rows(rows)
     made = assemble(recipe, base, rows, held)
 
@@ -160,7 +166,8 @@ def tune(
     )  # fmt: skip
     made.attached.model.eval()
     made.objective.body.release()
-    artefact = None if result.interrupted else _write(made.attached, folder / "artefact")
+    writes = here.leads and not result.interrupted
+    artefact = _write(made.attached, folder / "artefact") if writes else None
     return Tuned(result, artefact, made.trained, made.weights, rows)
 
 
