@@ -15,7 +15,7 @@ from dialoop.types import Conversation, Message, ModelRef
 from tests.tiny import tiny_model
 from tests.train.drill import DIALOGUES, recipe
 
-CHOSEN = recipe(train__epochs=4.0, train__batch_tokens=64, train__validations=3, train__eval_every=0)
+CHOSEN = recipe(train__epochs=4.0, train__max_length=64, train__validations=3, train__eval_every=0)
 LONG = Conversation((Message("user", "Where is it? " * 60), Message("assistant", "Here.")))
 
 

@@ -32,7 +32,8 @@ class FloatRange(_Varied):
 
     @model_validator(mode="after")
     def _is_a_range(self) -> FloatRange:
-        return _checked(self, self.low, self.high, self.log)
+        _check(self.low, self.high, self.log)
+        return self
 
 
 class IntRange(_Varied):
@@ -53,7 +54,8 @@ class IntRange(_Varied):
     def _is_a_range(self) -> IntRange:
         if self.log and self.step > 1:
             raise ValueError("log and step exclude each other: give one")
-        return _checked(self, self.low, self.high, self.log)
+        _check(self.low, self.high, self.log)
+        return self
 
 
 class Choice(_Varied):
@@ -65,12 +67,11 @@ class Choice(_Varied):
     """The values."""
 
 
-def _checked(range_: Any, low: float, high: float, log: bool) -> Any:
+def _check(low: float, high: float, log: bool) -> None:
     if not low < high:
         raise ValueError(f"low = {low:g} is not below high = {high:g}: swap or widen them")
     if log and low <= 0:
         raise ValueError(f"low = {low:g} has no logarithm: give one above 0, or log = false")
-    return range_
 
 
 Varied = Annotated[FloatRange | IntRange | Choice, Field(discriminator="kind")]

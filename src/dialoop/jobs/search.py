@@ -185,17 +185,20 @@ def _round(order: Order, workers: int, on_trial: OnTrial) -> set[int]:
     return {process.exitcode or 0 for process in started}
 
 
-def _hear(pipes: list[Connection], on_trial: OnTrial) -> None:
-    open_: list[Any] = list(pipes)
-    errors: list[BaseException] = []
+def _hear(pipes: Sequence[Connection], on_trial: OnTrial) -> None:
+    """What the workers send, until each has ended. Raises the first error that came."""
+    open_, errors = set(pipes), []
     while open_:
-        for pipe in wait(open_):
+        for pipe in open_.intersection(wait(open_)):  # type: ignore[arg-type]
             try:
-                told = pipe.recv()  # type: ignore[union-attr]
+                told = pipe.recv()
             except (EOFError, OSError):
                 open_.remove(pipe)
                 continue
-            errors.append(told) if isinstance(told, BaseException) else on_trial(told)
+            if isinstance(told, DialoopError):
+                errors.append(told)
+            else:
+                on_trial(told)
     if errors:
         raise errors[0]
 

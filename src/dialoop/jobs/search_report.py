@@ -55,7 +55,7 @@ class _Shown:
         self.fields = list(self.space)
         self.rows = [_row(trial, self.fields) for trial in found.trials]
         self.importance = _importance(found.importance)
-        self.coordinates = "" if compared else self._coordinates()
+        self.coordinates = Markup("") if compared else self._coordinates()
         self.sides = _sides(compared)
         self.recipe = found.recipe.read_text(encoding="utf-8") if found.recipe else ""
 

@@ -116,9 +116,9 @@ def train(
     """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
 
     loss: weighted sum of the token losses of a batch. Gradients of an update are divided by its summed
-    weights, so accumulation does not change the objective, nor does the number of processes that have joined
-    (dialoop.train.world). Weights that were best under `judge` are put back at the end. Raises TrainError when
-    the gradient stays NaN or another process trains in `folder`.
+    weights, so neither accumulation nor the number of processes that have joined (dialoop.train.world)
+    changes the objective. Weights that were best under `judge` are put back at the end. Raises TrainError
+    when the gradient stays NaN or another process trains in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     here = world()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,7 +272,9 @@ def importances(study: optuna.Study) -> dict[str, float]:
     whole = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(whole) < 4 or len({trial.value for trial in whole}) < 2:
         return {}
-    return dict(optuna.importance.get_param_importances(study))
+    with warnings.catch_warnings():  # few trials of a conditional field are warned of: the report shows them
+        warnings.simplefilter("ignore", UserWarning)
+        return dict(optuna.importance.get_param_importances(study))
 
 
 def _clear(folder: Path) -> None:

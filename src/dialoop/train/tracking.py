@@ -42,7 +42,7 @@ class TensorBoard:
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._make: Any = partial(SummaryWriter, log_dir=str(folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._make: Any = partial(SummaryWriter, log_dir=str(folder / "tensorboard"))
         self._recipe = f"```json\n{json.dumps(params, indent=1, ensure_ascii=False)}\n```"
         self._writer: Any = None
 
