@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dialoop.config import Choice, IntRange, SearchSettings, TuneRecipe, Varied, validate, with_values
 from dialoop.config.explaining import explain
-from dialoop.errors import ConfigError, DialoopError, echo
+from dialoop.errors import ConfigError, DialoopError, TrainError, echo
 from dialoop.store.database import exclusive
 from dialoop.train.loop import Progress, read_journal
 from dialoop.train.peak import forget_peak, peak_bytes
@@ -30,6 +30,7 @@ from dialoop.types import Conversation, ModelRef
 NAME = "search"
 FIXED = ("kind", "name", "search", "eval", "tracking")
 """Tables and fields that no trial changes."""
+NO_NUMBER = "validation gave no finite loss: lower the learning rate"
 Outcome = Literal["completed", "stopped", "failed"]
 _OUTCOMES: dict[TrialState, Outcome] = {
     TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped", TrialState.FAIL: "failed",
@@ -166,7 +167,7 @@ class Search:
             trial.set_user_attr(key, value)
         loss = tuned.result.best_loss
         if loss is None or not math.isfinite(loss):
-            trial.set_user_attr("error", "no validation gave a number: lower the learning rate")
+            trial.set_user_attr("error", NO_NUMBER)
             return self.study.tell(trial, state=TrialState.FAIL)
         return self.study.tell(trial, loss)
 
@@ -181,15 +182,16 @@ class Search:
                 trial.report(loss, rung)
 
         for row in read_journal(folder / "metrics.jsonl"):
-            if row["valid_loss"] is not None:
+            if row["valid_loss"] is not None and math.isfinite(row["valid_loss"]):
                 report(row["step"], row["steps"], row["valid_loss"])
 
         def watch(progress: Progress) -> None:
             if progress.valid_loss is None:
                 return
+            if not math.isfinite(progress.valid_loss):
+                raise TrainError(f"update {progress.step}: {NO_NUMBER}")
             report(progress.step, progress.steps, progress.valid_loss)
-            hopeless = not math.isfinite(progress.valid_loss) or trial.should_prune()
-            if hopeless and progress.step < progress.steps:
+            if progress.step < progress.steps and trial.should_prune():
                 raise Stopped
 
         return watch
