@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,8 +43,6 @@ def child(what: str, recipe: str, overrides: list[str]) -> None:
             print(json.dumps({key: told[key] for key in ("seconds", "memory", "steps", "tokens")}))
             return
         forget_peak()
-        import time
-
         started = time.perf_counter()
         tuned = tune(loaded, base, dataset.train, dataset.valid, Path(place) / "run")
         seconds = time.perf_counter() - started

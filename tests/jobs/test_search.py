@@ -91,7 +91,8 @@ def test_one_worker_finds_the_same_again_and_goes_on_where_it_was(rows: Path, tm
 
 def test_a_trial_that_was_left_is_taken_up_with_its_values_and_checkpoint(rows: Path, tmp_path: Path) -> None:
     chosen = recipe(rows, trials=1)
-    left = Search(chosen, tmp_path / "search").ask()  # as a process that is killed leaves it
+    with Search(chosen, tmp_path / "search") as search:
+        left = search.ask()  # as a process that is killed leaves it
     assert left is not None
     (tmp_path / "search/trials/0000").mkdir(parents=True)
     found = searched(chosen, tmp_path)

@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 
 from dialoop.evals.plot import short
 
-ROW, GAP, NAME = 24, 26, 118
+ROW, GAP, LETTER = 24, 26, 7.2
 WIDE = 760
 
 
@@ -67,7 +67,8 @@ def _scale(axis: Axis) -> tuple[list[float | None], list[tuple[float, str]]]:
     low, high = (low, high) if high > low else (low - 0.5, high + 0.5)
     shares = [None if v is None else (turn(float(v)) - low) / (high - low) for v in axis.values]
     back = [(i / 4, low + i / 4 * (high - low)) for i in range(5)]
-    return shares, [(share, short(10**value if turn is math.log10 else value)) for share, value in back]
+    marks = [(share, 10**value if turn is math.log10 else value) for share, value in back]
+    return shares, [(share, short(float(f"{value:.3g}"))) for share, value in marks]
 
 
 def _axis(name: str, x: float, ends: tuple[float, float], marks: Sequence[tuple[float, str]]) -> Markup:
@@ -90,13 +91,16 @@ def _thread(spots: Sequence[tuple[float, float]], rank: float) -> Markup:
 
 def bars(names: Sequence[str], panels: Sequence[Bars], label: str) -> Markup:
     """A row for each name and a column of bars for each measure, its value written beside."""
-    width = (WIDE - NAME - GAP * len(panels)) / max(1, len(panels))
+    left = 16 + LETTER * max(map(len, names), default=0)
+    width = (WIDE - left - GAP * len(panels)) / max(1, len(panels))
     parts = [
-        Markup('<text class="tick end" x="{}" y="{}">{}</text>').format(NAME - 8, _row(i) + 15, name)
+        Markup('<text class="tick end" x="{}" y="{}">{}</text>').format(
+            round(left - 8, 1), _row(i) + 15, name
+        )
         for i, name in enumerate(names)
     ]
     for number, panel in enumerate(panels):
-        x = NAME + number * (width + GAP)
+        x = left + number * (width + GAP)
         parts.append(
             Markup('<text class="tick strong" x="{}" y="14">{}</text>').format(round(x, 1), panel.title)
         )

@@ -66,15 +66,14 @@ def run_search(
 
     Raises TrainError where another search works in `folder`.
     """
-    with Store.open(home) as store, _sole(folder):
+    with Store.open(home) as store, _sole(folder), Search(recipe, folder) as search:
         base = store.models.resolve(recipe.base)
-        search = Search(recipe, folder)
         search.take_up()
         search.line_up(lineup)
         order = Order(recipe, base, folder, _threads(workers), alone)
         run = store.runs.start("search", recipe.model_dump(mode="json"), {"base": base.name})
         try:
-            whole = _here(order, on_trial) if workers == 1 and not alone else _apart(order, workers, on_trial)
+            whole = _apart(order, workers, on_trial) if workers > 1 or alone else _here(order, on_trial)
         except BaseException:
             store.runs.finish(run.id, "failed", {})
             raise
@@ -118,16 +117,16 @@ def _threads(workers: int) -> int:
 
 def _here(order: Order, on_trial: OnTrial) -> bool:
     """Make trials in this process until the budget is used up; False where it was interrupted."""
-    search = Search(order.recipe, order.folder)
     datasets = _Datasets(order.folder / "scratch" / str(os.getpid()))
-    while (trial := search.ask()) is not None:
-        dataset = datasets.of(search.recipe_of(trial.user_attrs["values"]))
-        told = search.run(trial, order.base, dataset.train, dataset.valid)
-        if told is None:
-            return False
-        on_trial(told)
-        if order.alone:
-            break
+    with Search(order.recipe, order.folder) as search:
+        while (trial := search.ask()) is not None:
+            dataset = datasets.of(search.recipe_of(trial.user_attrs["values"]))
+            told = search.run(trial, order.base, dataset.train, dataset.valid)
+            if told is None:
+                return False
+            on_trial(told)
+            if order.alone:
+                break
     return True
 
 
@@ -152,13 +151,13 @@ class _Datasets:
 
 def _apart(order: Order, workers: int, on_trial: OnTrial) -> bool:
     """The same in processes of their own; a worker that falls ends the search with an error."""
-    search = Search(order.recipe, order.folder)
-    while not search.spent():
-        codes = _round(order, workers, on_trial)
-        if {INTERRUPTED, -signal.SIGTERM} & codes:
-            return False
-        if codes != {0}:
-            raise TrainError("a worker fell: the same command takes its trial up again")
+    with Search(order.recipe, order.folder) as search:
+        while not search.spent():
+            codes = _round(order, workers, on_trial)
+            if {INTERRUPTED, -signal.SIGTERM} & codes:
+                return False
+            if codes != {0}:
+                raise TrainError("a worker fell: the same command takes its trial up again")
     return True
 
 

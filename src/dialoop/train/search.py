@@ -71,12 +71,20 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with exclusive(folder / ".asking"):
+            self._storage = optuna.storages.RDBStorage(
+                f"sqlite:///{folder / 'study.sqlite3'}", engine_kwargs={"connect_args": {"timeout": 60}}
+            )
             self.study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(
-                    f"sqlite:///{folder / 'study.sqlite3'}", engine_kwargs={"connect_args": {"timeout": 60}}
-                ),
-                study_name=NAME, direction="minimize", load_if_exists=True, pruner=_pruner(self.settings),
+                storage=self._storage, study_name=NAME, direction="minimize", load_if_exists=True,
+                pruner=_pruner(self.settings),
             )  # fmt: skip
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def ended(self) -> list[Tried]:
         """Trials that have ended, in order; those that a fallen process left are not among them."""
