@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dialoop.config import TuneRecipe, load_recipe, validate
-from dialoop.errors import ConfigError, DataError
+from dialoop.errors import ConfigError, DataError, TrainError
 from dialoop.jobs.search import Searched, run_search
 from dialoop.jobs.search_report import write_search
 from dialoop.jobs.shootout import METHODS, contestants, lineup, shootout
@@ -166,6 +166,24 @@ def test_a_space_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         searched(recipe(rows, **search), tmp_path)
+
+
+def test_a_directory_of_another_search_is_refused_and_another_budget_is_not(
+    rows: Path, tmp_path: Path
+) -> None:
+    with Search(recipe(rows), tmp_path) as search:
+        assert not search.spent()
+    with Search(recipe(rows, trials=1, pruner="none"), tmp_path) as search:
+        assert search.settings.trials == 1
+    other = {"space": {"train.seed": {"kind": "int", "low": 0, "high": 9}}}
+    with pytest.raises(TrainError, match="search of another recipe or space"):
+        Search(recipe(rows, **other), tmp_path)
+
+
+def test_values_that_do_not_go_together_are_named(rows: Path, tmp_path: Path) -> None:
+    space = {"method.size": {"kind": "int", "low": 8, "high": 16}}
+    with pytest.raises(ConfigError, match=r"shop with method.size = \d+: unknown key 'method.lora.size'"):
+        searched(recipe(rows, space=space), tmp_path)
 
 
 def test_a_search_needs_rows_to_validate_on(rows: Path, tmp_path: Path) -> None:

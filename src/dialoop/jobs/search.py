@@ -188,7 +188,7 @@ def _hear(pipes: Sequence[Connection], on_trial: OnTrial) -> None:
     """What the workers send, until each has ended. Raises the first error that came."""
     open_, errors = set(pipes), []
     while open_:
-        for pipe in open_.intersection(wait(open_)):  # type: ignore[arg-type]
+        for pipe in open_.intersection(wait(open_)):
             try:
                 told = pipe.recv()
             except (EOFError, OSError):

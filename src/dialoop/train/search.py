@@ -71,6 +71,7 @@ class Search:
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with exclusive(folder / ".asking"):
+            _same_search(recipe, folder)
             self._storage = optuna.storages.RDBStorage(
                 f"sqlite:///{folder / 'study.sqlite3'}", engine_kwargs={"connect_args": {"timeout": 60}}
             )
@@ -99,7 +100,7 @@ class Search:
         """Whether the budget is used up."""
         trials = self.study.get_trials(deepcopy=False)
         begun = sum(_counts(trial) or trial.state == TrialState.RUNNING for trial in trials)
-        minutes = sum(_seconds(trial) for trial in trials) / 60
+        minutes = sum(_seconds(trial) for trial in trials if _counts(trial)) / 60
         limit = self.settings.minutes
         return begun >= self.settings.trials or (limit is not None and minutes >= limit)
 
@@ -111,7 +112,8 @@ class Search:
         left = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         for trial in left:
             self.study.tell(trial.number, state=TrialState.FAIL)
-            self.study.enqueue_trial(dict(trial.params), {"place": trial.user_attrs["place"]})
+            place = {key: value for key, value in trial.user_attrs.items() if key == "place"}
+            self.study.enqueue_trial(dict(trial.params), place)
         return len(left)
 
     def line_up(self, lineup: Sequence[Mapping[str, Any]]) -> None:
@@ -120,7 +122,10 @@ class Search:
             self.study.enqueue_trial({path: _label(value) for path, value in values.items()})
 
     def ask(self) -> optuna.Trial | None:
-        """The next trial with its values drawn; None where the budget is used up."""
+        """The next trial with its values drawn; None where the budget is used up.
+
+        Raises ConfigError where the values do not go together.
+        """
         with exclusive(self.folder / ".asking"):
             if self.spent():
                 return None
@@ -130,6 +135,11 @@ class Search:
             values = draw(trial, self.settings.space)
             trial.set_user_attr("place", trial.user_attrs.get("place", f"{trial.number:04d}"))
             trial.set_user_attr("values", values)
+            try:
+                self.recipe_of(values)
+            except ConfigError as error:
+                self._failed(trial, str(error))
+                raise
             return trial
 
     def recipe_of(self, values: Mapping[str, Any]) -> TuneRecipe:
@@ -155,11 +165,8 @@ class Search:
             tuned = tune(recipe, base, conversations, valid, folder, on_progress=self._watch(trial, folder))
         except Stopped:
             told = self.study.tell(trial, state=TrialState.PRUNED)
-        except ConfigError:
-            raise
         except DialoopError as error:
-            trial.set_user_attr("error", str(error).replace(f"{self.folder}/", ""))
-            told = self.study.tell(trial, state=TrialState.FAIL)
+            told = self._failed(trial, str(error).replace(f"{self.folder}/", ""))
         else:
             if tuned.artefact is None:
                 return None
@@ -175,9 +182,12 @@ class Search:
             trial.set_user_attr(key, value)
         loss = tuned.result.best_loss
         if loss is None or not math.isfinite(loss):
-            trial.set_user_attr("error", NO_NUMBER)
-            return self.study.tell(trial, state=TrialState.FAIL)
+            return self._failed(trial, NO_NUMBER)
         return self.study.tell(trial, loss)
+
+    def _failed(self, trial: optuna.Trial, why: str) -> FrozenTrial:
+        trial.set_user_attr("error", why)
+        return self.study.tell(trial, state=TrialState.FAIL)
 
     def _watch(self, trial: optuna.Trial, folder: Path) -> Callable[[Progress], None]:
         """Reports validations, those that an earlier process made too, and leaves where it is time."""
@@ -203,6 +213,18 @@ class Search:
                 raise Stopped
 
         return watch
+
+
+def _same_search(recipe: TuneRecipe, folder: Path) -> None:
+    """A directory belongs to one recipe and space; the budget may change."""
+    path = folder / "search.json"
+    mine = recipe.model_dump(mode="json", exclude={"eval", "tracking", "search"})
+    mine["space"] = (recipe.search or SearchSettings()).model_dump(mode="json", include={"space"})["space"]
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
+        raise TrainError(
+            f"{folder} holds a search of another recipe or space: choose another --run, or remove it"
+        )
+    path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def check_space(settings: SearchSettings) -> None:
