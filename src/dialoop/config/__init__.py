@@ -20,6 +20,7 @@ from dialoop.config.methods import (
     PromptMethod,
     PTuningV2Method,
 )
+from dialoop.config.mixing import MixSettings
 from dialoop.config.objectives import (
     DistillObjective,
     DpoObjective,
@@ -49,15 +50,18 @@ from dialoop.config.recipes import (
     TrainSettings,
     TuneRecipe,
 )
+from dialoop.config.search import Choice, FloatRange, IntRange, SearchSettings, Varied, with_values
 from dialoop.config.settings import Settings
+from dialoop.config.tracking import Service, TrackingSettings
 
 __all__ = [
-    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
+    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod", "Choice",
     "CleanSettings", "CleanStep", "DataFormat", "DataSettings", "DistillObjective", "DpoObjective",
-    "EvalSettings", "FreezeMethod", "FullMethod", "IA3Method", "LoraMethod", "MaskKind", "MethodSettings",
-    "ObjectiveSettings", "OptimSettings", "OrpoObjective", "PTuningV2Method", "Placement",
-    "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe",
-    "RegularisationSettings", "Settings", "SftObjective", "SimpoObjective", "SplitSettings", "Stage",
-    "TextSource", "TokenizerSettings", "TrainSettings", "TuneRecipe", "apply_override", "expand",
-    "load_any", "load_recipe", "validate",
+    "EvalSettings", "FloatRange", "FreezeMethod", "FullMethod", "IA3Method", "IntRange", "LoraMethod",
+    "MaskKind", "MethodSettings", "MixSettings", "ObjectiveSettings", "OptimSettings", "OrpoObjective",
+    "PTuningV2Method", "Placement", "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit",
+    "PromptMethod", "Recipe", "RegularisationSettings", "SearchSettings", "Service", "Settings",
+    "SftObjective", "SimpoObjective", "SplitSettings", "Stage", "TextSource", "TokenizerSettings",
+    "TrackingSettings", "TrainSettings", "TuneRecipe", "Varied", "apply_override", "expand", "load_any",
+    "load_recipe", "validate", "with_values",
 ]  # fmt: skip
