@@ -42,6 +42,8 @@ def test_help_imports_nothing_that_computes() -> None:
             "pretrain",
             "tune",
             "explain",
+            "search",
+            "curve",
             "eval",
             "gate",
             "chat",

@@ -10,7 +10,7 @@ import pytest
 from dialoop.config import TuneRecipe
 from dialoop.data.dataset import Dataset
 from dialoop.errors import DataError
-from dialoop.jobs.tuning import run_tuning
+from dialoop.jobs.tuning import Find, run_tuning
 from dialoop.store.registry import Store
 from dialoop.train.loop import Progress
 from tests.tiny import tiny_model
@@ -65,6 +65,10 @@ def test_a_recipe_becomes_a_registered_model_with_a_report(tmp_path: Path) -> No
     report = json.loads((finished.folder / "report.json").read_text(encoding="utf-8"))
     assert report["identity"]["dataset_hash"] == finished.version.data_hash
     assert len(report["curves"]) == len(notes.losses)
+    assert (finished.folder / "curve.html").is_file()
+    with Store.open(tmp_path) as store:
+        (run,) = store.runs.list()
+    assert [row["loss"] for row in run.metrics["curve"]] == notes.losses
 
 
 def test_the_registered_model_can_be_tuned_from_the_same_store_and_keeps_its_lineage(tmp_path: Path) -> None:
@@ -77,6 +81,18 @@ def test_the_registered_model_can_be_tuned_from_the_same_store_and_keeps_its_lin
         runs = {run.kind: run.status for run in store.runs.list()}
     assert lineage[:2] == ["shop@2", "shop@1"]
     assert runs == {"tune": "completed"}
+
+
+def test_a_rate_that_is_found_is_trained_with_registered_and_kept_for_a_resumed_run(tmp_path: Path) -> None:
+    noted: list[str] = []
+    chosen = recipe(eval={"max_cases": 1, "max_tokens": 2, "resamples": 100})
+    find = Find(rate=True, on_note=noted.append)
+    finished = run_tuning(chosen, tmp_path, tmp_path / "run", "x", Notes(), find)
+    kept = json.loads((tmp_path / "run/found.json").read_text(encoding="utf-8"))["rate"]["learning_rate"]
+    assert finished.version is not None
+    with Store.open(tmp_path) as store:
+        assert store.models.get("shop@1").recipe["optim"]["learning_rate"] == kept
+    assert noted == [f"learning rate {kept:g}"]
 
 
 def test_whole_scenarios_are_held_out(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dialoop.chat.render import Rendered
+from dialoop.data.mix import epoch_order
 from dialoop.models.packed import fill
-from dialoop.train.batch import epoch_order, pack, windows
+from dialoop.train.batch import pack, windows
 from dialoop.train.tune import RowsPlan
 from tests.train.drill import recipe
 
@@ -90,3 +91,19 @@ def begins(plan: RowsPlan, step: int) -> list[int]:
         starts = np.cumsum([0, *batch.lengths[:-1]])
         found += batch.token_ids[starts].tolist()
     return found
+
+
+def test_without_packing_a_forward_pass_takes_one_row() -> None:
+    plan = RowsPlan([row(100 * i, 5, 0) for i in range(7)], recipe(train__packing=False, train__accumulate=3))
+    assert [len(plan.batches(step)) for step in range(3)] == [3, 3, 1]
+    assert all(len(batch.lengths) == 1 for step in range(3) for batch in plan.batches(step))
+
+
+def test_a_plan_draws_from_its_sources_by_their_weights() -> None:
+    data = {"sources": ["a", "b"], "mix": {"weights": {"a": 3, "b": 0.5}}}
+    plan = RowsPlan(
+        [row(100 * i, 5, 0) for i in range(8)], recipe(data=data, train__epochs=1.0), ["a", "a", *["b"] * 6]
+    )
+    firsts = [int(f) // 100 for step in range(plan.steps) for f in begins(plan, step)]
+    assert sorted(f for f in firsts if f < 2) == [0, 0, 0, 1, 1, 1]
+    assert len([f for f in firsts if f >= 2]) == len({f for f in firsts if f >= 2}) == 3

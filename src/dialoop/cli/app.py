@@ -12,11 +12,13 @@ import typer
 from dialoop import __version__
 from dialoop.cli import data, keys, models, safety
 from dialoop.cli.chat import chat
+from dialoop.cli.curves import curve
 from dialoop.cli.evaluate import evaluate
 from dialoop.cli.explain import explain
 from dialoop.cli.gate import gate
 from dialoop.cli.pretrain import pretrain
 from dialoop.cli.quickstart import quickstart
+from dialoop.cli.search import search
 from dialoop.cli.serve import serve
 from dialoop.cli.tune import tune
 
@@ -33,6 +35,8 @@ app.command()(quickstart)
 app.add_typer(data.app, name="data")
 app.command()(pretrain)
 app.command()(tune)
+app.command()(search)
+app.command()(curve)
 app.command()(explain)
 app.command("eval")(evaluate)
 app.command()(gate)

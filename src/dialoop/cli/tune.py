@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dialoop.cli.recipes import RecipeName, RunFolder, Set, command_line, find_recipe
+from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +19,22 @@ if TYPE_CHECKING:
     from dialoop.jobs.tuning import Finished
 
 
-def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunFolder = None) -> None:
+def tune(
+    context: typer.Context,
+    recipe: RecipeName,
+    set_: Set = None,
+    run: RunFolder = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell tokens, updates, memory, time, and show samples.")
+    ] = False,
+    samples: Annotated[int, typer.Option(min=0, help="Rows that --dry-run shows.")] = 2,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Find the learning rate by a range test first.")
+    ] = False,
+    find_batch: Annotated[
+        bool, typer.Option("--find-batch", help="Find the fastest train.batch_tokens that fits first.")
+    ] = False,
+) -> None:
     """Fine-tune a model on the recipe's rows, compare before with after, register the new version.
 
     Recipes are of kind tune (dialogues), classify (classes of texts), pair (answers that fit) or tag (words).
@@ -33,20 +50,59 @@ def tune(context: typer.Context, recipe: RecipeName, set_: Set = None, run: RunF
     loaded: Any = load_any(find_recipe(recipe), TUNED, set_ or ())
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not isinstance(loaded, TuneRecipe):
+        _refuse_where(several or dry_run or find_lr or find_batch, loaded)
         show_head(console, run_head_watched(loaded, context.obj, folder, console))
         return
-    show_result(console, run_watched(loaded, context.obj, folder, console))
+    if several and (dry_run or find_lr or find_batch):
+        raise ConfigError("--dry-run, --find-lr and --find-batch take one process: run them without torchrun")
+    if dry_run:
+        from dialoop.cli.outlook import show_outlook
+        from dialoop.jobs.dry_run import dry_run as look_ahead
+
+        show_outlook(console, look_ahead(loaded, context.obj, samples=samples))
+        return
+    from dialoop.train.world import joined
+
+    with joined() as here:
+        if here.leads:
+            finished = run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch)
+            show_result(console, finished)
+        else:
+            _follow(loaded, context.obj, folder, here.rank)
 
 
-def run_watched(recipe: TuneRecipe, home: Path, folder: Path, console: Console) -> Finished:
-    """Run a tuning job with its progress on `console`."""
+def _refuse_where(asked: bool, recipe: Any) -> None:
+    if asked:
+        raise ConfigError(
+            f"{recipe.name} is of kind {recipe.kind}, and --dry-run, --find-lr, --find-batch and torchrun go "
+            f"with kind tune alone: leave them out"
+        )
+
+
+def _follow(recipe: TuneRecipe, home: Path, folder: Path, rank: int) -> None:
+    """Compute a share of what the first process trains; it alone judges, writes and reports."""
+    from dialoop.jobs.given import given
+    from dialoop.store.registry import Store
+    from dialoop.train.tune import tune as train
+
+    with Store.open(home) as store:
+        known = given(store, recipe, folder / f"scratch-{rank}")
+    train(recipe, known.base, known.learnt.train, known.learnt.valid, folder, teacher=known.teacher)
+
+
+def run_watched(
+    recipe: TuneRecipe, home: Path, folder: Path, console: Console, *, rate: bool = False, batch: bool = False
+) -> Finished:
+    """Run a tuning job with its progress on `console`. rate, batch: are found first."""
     from dialoop.cli.watching import TerminalWatch
-    from dialoop.jobs.tuning import STEPS, run_tuning
+    from dialoop.jobs.tuning import STEPS, Find, run_tuning
 
     watch = TerminalWatch(console, STEPS)
+    find = Find(rate, batch, lambda note: console.print(f"Found: {note}.", highlight=False))
     try:
-        return run_tuning(recipe, home, folder, command_line(), watch)
+        return run_tuning(recipe, home, folder, command_line(), watch, find)
     finally:
         watch.close()
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dialoop.cli.curve import braille
 
 if TYPE_CHECKING:
     from dialoop.data.dataset import Dataset
@@ -24,12 +28,29 @@ TITLES = {
 }
 
 
+CURVE_WIDTH, CURVE_HEIGHT = 60, 5
+
+
+class _Bars(Progress):
+    """Bars, and below them the losses so far."""
+
+    losses: list[float]
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        losses = getattr(self, "losses", [])
+        if len(losses) > 1:
+            for line in braille(losses, min(CURVE_WIDTH, self.console.width - 4), CURVE_HEIGHT):
+                yield Text(f"  {line}", style="cyan")
+
+
 class TerminalWatch:
     """Prints to a console; on one that is no terminal, a line now and then instead of bars."""
 
     def __init__(self, console: Console, steps: int) -> None:
         self.console, self.steps = console, steps
-        self._bar: Progress | None = None
+        self._bar: _Bars | None = None
+        self._losses: list[float] = []
         self._tasks: dict[str, TaskID] = {}
         self._last = 0.0
 
@@ -58,6 +79,7 @@ class TerminalWatch:
     def training(self, progress: Update) -> None:
         """One update."""
         loss = f"loss {progress.loss:.3f}"
+        self._losses.append(progress.loss)
         if progress.valid_loss is not None:
             self._line(f"  update {progress.step}: validation loss {progress.valid_loss:.3f}")
         detail = f"{loss}  {progress.tokens_per_second:,.0f} tokens/s"
@@ -70,10 +92,11 @@ class TerminalWatch:
         if not self.console.is_terminal:
             return
         if self._bar is None:
-            self._bar = Progress(
+            self._bar = _Bars(
                 TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                 TextColumn("{task.fields[detail]}"), console=self.console,
             )  # fmt: skip
+            self._bar.losses = self._losses
             self._bar.start()
         if key not in self._tasks:
             self._tasks[key] = self._bar.add_task(label, total=total, detail=detail)
@@ -87,3 +110,4 @@ class TerminalWatch:
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._tasks = None, {}
+        self._losses = []

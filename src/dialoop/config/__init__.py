@@ -21,6 +21,7 @@ from dialoop.config.methods import (
     PromptMethod,
     PTuningV2Method,
 )
+from dialoop.config.mixing import MixSettings
 from dialoop.config.objectives import (
     DistillObjective,
     DpoObjective,
@@ -50,15 +51,19 @@ from dialoop.config.recipes import (
     TrainSettings,
     TuneRecipe,
 )
+from dialoop.config.search import Choice, FloatRange, IntRange, SearchSettings, Varied, with_values
 from dialoop.config.settings import Settings
+from dialoop.config.tracking import Service, TrackingSettings
 
 __all__ = [
-    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod",
+    "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod", "Choice",
     "CleanSettings", "CleanStep", "CostRule", "DataFormat", "DataSettings", "DistillObjective",
-    "DpoObjective", "EvalSettings", "FreezeMethod", "FullMethod", "GainRule", "GatePolicy", "IA3Method",
-    "KeepRule", "LoraMethod", "MaskKind", "MethodSettings", "ObjectiveSettings", "OptimSettings",
-    "OrpoObjective", "PTuningV2Method", "Placement", "PreferenceObjective", "PrefixMethod",
-    "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe", "RegularisationSettings", "Settings",
-    "SftObjective", "SimpoObjective", "SplitSettings", "Stage", "TextSource", "TokenizerSettings",
-    "TrainSettings", "TuneRecipe", "apply_override", "expand", "load_any", "load_recipe", "validate",
+    "DpoObjective", "EvalSettings", "FloatRange", "FreezeMethod", "FullMethod", "GainRule", "GatePolicy",
+    "IA3Method", "IntRange", "KeepRule", "LoraMethod", "MaskKind", "MethodSettings", "MixSettings",
+    "ObjectiveSettings", "OptimSettings", "OrpoObjective", "PTuningV2Method", "Placement",
+    "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe",
+    "RegularisationSettings", "SearchSettings", "Service", "Settings", "SftObjective", "SimpoObjective",
+    "SplitSettings", "Stage", "TextSource", "TokenizerSettings", "TrackingSettings", "TrainSettings",
+    "TuneRecipe", "Varied", "apply_override", "expand", "load_any", "load_recipe", "validate",
+    "with_values",
 ]  # fmt: skip

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dialoop.config.encoders import EncoderSettings
 from dialoop.config.methods import LoraMethod, MethodSettings
+from dialoop.config.mixing import MixSettings
 from dialoop.config.objectives import ObjectiveSettings, SftObjective
+from dialoop.config.search import SearchSettings
 from dialoop.config.settings import Settings
+from dialoop.config.tracking import TrackingSettings
+from dialoop.errors import echo, nearest
 
 MaskKind = Literal["assistant", "last", "all"]
 DataFormat = Literal["openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"]
@@ -77,8 +81,17 @@ class DataSettings(Settings):
     """Cleaning."""
     split: SplitSettings = SplitSettings()
     """Splitting."""
+    mix: MixSettings = MixSettings()
+    """How much of what each epoch takes, and in which order."""
     limit: int | None = Field(None, gt=0)
     """Read at most this many conversations of each source."""
+
+    @model_validator(mode="after")
+    def _weights_are_of_sources(self) -> DataSettings:
+        for name in self.mix.weights:
+            if name not in self.sources:
+                raise ValueError(f"mix.weights names {echo(name)}, no source{nearest(name, self.sources)}")
+        return self
 
 
 class OptimSettings(Settings):
@@ -107,6 +120,8 @@ class TrainSettings(Settings):
     """Passes over the training rows."""
     batch_tokens: int = Field(4096, ge=64)
     """Tokens of one forward pass; rows are packed into it without padding."""
+    packing: bool = True
+    """Several rows in one forward pass, none seeing another; False = one row each."""
     batch_rows: int | None = Field(None, ge=1)
     """Rows of one update, in as many forward passes as they need; None = as many as `accumulate` hold."""
     accumulate: int = Field(1, ge=1)
@@ -117,6 +132,8 @@ class TrainSettings(Settings):
     """Which tokens are learnt: every assistant turn, the last one, or all."""
     eval_every: int = Field(0, ge=0)
     """Updates between validations; 0 = once an epoch."""
+    validations: int = Field(0, ge=0)
+    """Validations, evenly over the run; 0 = as `eval_every` says."""
     patience: int = Field(3, ge=0)
     """Stop after this many validations without a better loss; 0 = never."""
     checkpoint_every: int = Field(50, ge=1)
@@ -178,6 +195,10 @@ class TuneRecipe(Settings):
     """What holds it back."""
     eval: EvalSettings = EvalSettings()
     """How it is judged."""
+    search: SearchSettings | None = None
+    """What `dialoop search` varies; tuning itself takes no notice."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Where the course of training is told besides the run directory and the store."""
 
     @field_validator("method", mode="before")
     @classmethod

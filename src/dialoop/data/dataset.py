@@ -15,6 +15,7 @@ from dialoop.config import CleanSettings, CleanStep, DataSettings
 from dialoop.data.clean import Progress, check_rejects, clean
 from dialoop.data.contrast import Contrast
 from dialoop.data.leak import LeakReport, leaks
+from dialoop.data.mix import labelled
 from dialoop.data.rejects import Rejected
 from dialoop.data.sources import contrasts, conversations, read_source
 from dialoop.data.split import split_rows
@@ -37,6 +38,7 @@ class Dataset(Generic[R]):
 
     content_hash: sha256 of the canonical JSON of all rows.  split_rule: in words.
     test_report: of a given test split, else None.  leaked: test rows that repeat training rows.
+    replayed: how many of the training rows, the last, are general data that is shown again.
     """
 
     train: tuple[R, ...]
@@ -48,6 +50,7 @@ class Dataset(Generic[R]):
     leaked: LeakReport
     test_report: CleaningReport | None = None
     rejects: tuple[Rejected, ...] = ()
+    replayed: int = 0
 
     def each(self, change: Callable[[R], S]) -> Dataset[S]:
         """The same with every row changed."""
@@ -82,20 +85,23 @@ def _load(
     rejects: list[Rejected] = []
     rows, report = _cleaned(settings.sources, settings, settings.clean, select, scratch, rejects, on_progress)
     given, test_report = _given_test(settings, select, scratch, rejects)
+    general = _replayed(settings, select, scratch, rejects)
     cut = settings.split.model_copy(update={"test": 0.0}) if test_report else settings.split
     parts, planned = split_rows(rows, cut, scratch=scratch)
     test = given if test_report else parts["test"]
     rule = f"{planned.rule}; test split given" if test_report else planned.rule
+    train = (*parts["train"], *general)
     return Dataset(
-        parts["train"],
+        train,
         parts["valid"],
         test,
         report,
-        content_hash((*rows, *given)),
+        content_hash((*rows, *given, *general)),
         rule,
-        leaks(parts["train"], test, threshold=settings.clean.near_threshold),
+        leaks(train, test, threshold=settings.clean.near_threshold),
         test_report,
         tuple(rejects[:REJECTS_SHOWN]),
+        len(general),
     )
 
 
@@ -107,6 +113,14 @@ def _given_test(
     keep = tuple(s for s in get_args(CleanStep) if s in settings.clean.steps and s not in REMOVING_STEPS)
     gentle = settings.clean.model_copy(update={"steps": keep, "drop_flags": ()})
     return _cleaned(settings.test_sources, settings, gentle, select, scratch, rejects, None)
+
+
+def _replayed(
+    settings: DataSettings, select: Select, scratch: Path, rejects: list[Rejected]
+) -> tuple[Conversation, ...]:
+    if not settings.mix.replay:
+        return ()
+    return _cleaned(settings.mix.replay, settings, settings.clean, select, scratch, rejects, None)[0]
 
 
 def _cleaned(
@@ -143,8 +157,8 @@ def _all(
             source, format=settings.format, columns=settings.columns, encoding=settings.encoding,
             on_reject=reject,
         )  # fmt: skip
-        found = select(items, on_reject=reject, file=source)
-        yield from islice(found, settings.limit)
+        found = islice(select(items, on_reject=reject, file=source), settings.limit)
+        yield from found if settings.mix.is_plain else labelled(found, source)
 
 
 def content_hash(conversations: Iterable[Conversation]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dialoop import __version__
-from dialoop.config import DistillObjective, PreferenceObjective, TuneRecipe
-from dialoop.data.dataset import Dataset, load_dataset, load_preferences
+from dialoop.config import TuneRecipe
+from dialoop.data.dataset import Dataset
 from dialoop.data.leak import near_free
 from dialoop.errors import DataError
 from dialoop.evals.compare import Comparison
@@ -25,11 +25,15 @@ from dialoop.evals.report import Identity, Report, Row, build
 from dialoop.evals.task import Outcome, cases, unasked
 from dialoop.evals.task import run as run_cases
 from dialoop.evals.written import write
+from dialoop.jobs.curves import stored_curve, write_curves
+from dialoop.jobs.given import Given, given
 from dialoop.jobs.judging import Cases, choose_cases, judge, judge_pairs
 from dialoop.store.registry import ModelVersion, Store
+from dialoop.train.finders import found
 from dialoop.train.loop import Progress, read_journal
+from dialoop.train.tracking import tracked
 from dialoop.train.tune import Tuned, tune
-from dialoop.types import Conversation, ModelRef, Preference
+from dialoop.types import Conversation, ModelRef
 
 
 class Watch(Protocol):
@@ -59,57 +63,45 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
-    """What a run begins with. learnt: the rows that it trains on.  dataset: the dialogues in them."""
+class Find:
+    """What a run finds out for itself before it trains."""
 
-    base: ModelRef
-    teacher: ModelRef | None
-    learnt: Dataset[Any]
-    dataset: Dataset[Conversation]
-
-    @property
-    def pairs(self) -> tuple[Preference, ...]:
-        """Test rows that have two answers."""
-        return tuple(row for row in self.learnt.test if isinstance(row, Preference))
+    rate: bool = False
+    batch: bool = False
+    on_note: Callable[[str], None] = lambda note: None
 
 
-def run_tuning(recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch) -> Finished:
+NOTHING = Find()
+
+
+def run_tuning(
+    recipe: TuneRecipe, home: Path, folder: Path, command: str, watch: Watch, find: Find = NOTHING
+) -> Finished:
     """Read, judge before, train, judge after, report, register. An interrupted run resumes in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with Store.open(home) as store:
-        given = _given(store, recipe, folder, watch)
-        dataset = given.dataset
+        watch.step(1, "data")
+        known = given(store, recipe, folder / "scratch")
+        dataset = known.dataset
+        watch.data(dataset)
+        _check(dataset, recipe)
+        recipe = found(
+            recipe, known.base, known.learnt.train, folder, teacher=known.teacher,
+            rate=find.rate, batch=find.batch, on_note=find.on_note,
+        )  # fmt: skip
         run = store.runs.start(
-            "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": given.base.name}
+            "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": known.base.name}
         )
         try:
-            finished = _work(recipe, given, folder, command, watch)
+            finished = _work(recipe, known, folder, command, watch)
         except BaseException:
             store.runs.finish(run.id, "failed", {})
             raise
         if finished.report is None or finished.tuned.artefact is None:
-            store.runs.finish(run.id, "cancelled", {"step": finished.tuned.result.step})
+            done = {"step": finished.tuned.result.step, "curve": stored_curve(folder)}
+            store.runs.finish(run.id, "cancelled", done)
             return finished
         return _register(store, recipe, run.id, dataset, finished)
-
-
-def _given(store: Store, recipe: TuneRecipe, folder: Path, watch: Watch) -> _Given:
-    base, objective = store.models.resolve(recipe.base), recipe.objective
-    teacher = store.models.resolve(objective.teacher) if isinstance(objective, DistillObjective) else None
-    watch.step(1, "data")
-    learnt, dataset = _read(recipe, folder / "scratch")
-    watch.data(dataset)
-    _check(dataset, recipe)
-    return _Given(base, teacher, learnt, dataset)
-
-
-def _read(recipe: TuneRecipe, scratch: Path) -> tuple[Dataset[Any], Dataset[Conversation]]:
-    """The rows that are learnt, and the dialogues in them: of preferences those with the chosen answer."""
-    if isinstance(recipe.objective, PreferenceObjective):
-        pairs = load_preferences(recipe.data, scratch=scratch)
-        return pairs, pairs.each(lambda pair: pair.conversation)
-    rows = load_dataset(recipe.data, scratch=scratch)
-    return rows, rows
 
 
 def _check(dataset: Dataset[Conversation], recipe: TuneRecipe) -> None:
@@ -128,41 +120,47 @@ class _Judged:
     preferred: Likelihoods
 
 
-def _judge(ref: ModelRef, chosen: Cases, given: _Given, recipe: TuneRecipe, watch: Watch) -> _Judged:
+def _judge(ref: ModelRef, chosen: Cases, known: Given, recipe: TuneRecipe, watch: Watch) -> _Judged:
     outcomes = judge(ref, chosen, recipe.eval, watch.done)
-    return _Judged(outcomes, judge_pairs(ref, given.pairs, watch.done) if given.pairs else ())
+    return _Judged(outcomes, judge_pairs(ref, known.pairs, watch.done) if known.pairs else ())
 
 
-def _work(recipe: TuneRecipe, given: _Given, folder: Path, command: str, watch: Watch) -> Finished:
-    learnt, dataset = given.learnt, given.dataset
+def _work(recipe: TuneRecipe, known: Given, folder: Path, command: str, watch: Watch) -> Finished:
+    learnt, dataset = known.learnt, known.dataset
     chosen = choose_cases(dataset.test, recipe.eval)
     watch.step(2, "before")
-    before = _judge(given.base, chosen, given, recipe, watch)
+    before = _judge(known.base, chosen, known, recipe, watch)
     watch.step(3, "training")
-    tuned = tune(
-        recipe, given.base, learnt.train, learnt.valid, folder, teacher=given.teacher,
-        on_progress=watch.training,
-    )  # fmt: skip
+    with tracked(recipe.tracking, recipe.name, folder, recipe.model_dump(mode="json")) as track:
+
+        def told(progress: Progress) -> None:
+            watch.training(progress)
+            track(progress)
+
+        tuned = tune(
+            recipe, known.base, learnt.train, learnt.valid, folder, teacher=known.teacher, on_progress=told
+        )
+    write_curves(folder, recipe.name)
     if tuned.artefact is None:
         return Finished(folder, tuned)
     watch.step(4, "after")
-    after = _judge(tuned.artefact, chosen, given, recipe, watch)
+    after = _judge(tuned.artefact, chosen, known, recipe, watch)
     watch.step(5, "report")
     nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
-    identity = _identity(recipe, given.base, dataset, command)
+    identity = _identity(recipe, known.base, dataset, command)
     sides = (before.outcomes, after.outcomes, nearest)
-    further = _preferred(given, before, after, recipe)
+    further = _preferred(known, before, after, recipe)
     report = _report(sides, recipe, dataset, identity, folder, dataset.leaked.share, further)
     write(report, folder)
     free = _near_free(sides, recipe, dataset, identity, folder)
     return Finished(folder, tuned, None, report, free)
 
 
-def _preferred(given: _Given, before: _Judged, after: _Judged, recipe: TuneRecipe) -> tuple[Row, ...]:
-    if not given.pairs:
+def _preferred(known: Given, before: _Judged, after: _Judged, recipe: TuneRecipe) -> tuple[Row, ...]:
+    if not known.pairs:
         return ()
     how = {"resamples": recipe.eval.resamples, "seed": recipe.eval.seed}
-    return preference_rows(given.pairs, before.preferred, after.preferred, **how)
+    return preference_rows(known.pairs, before.preferred, after.preferred, **how)
 
 
 def _report(
@@ -214,9 +212,10 @@ def _register(
         recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
         base=recipe.base, data_hash=dataset.content_hash, recipe=settings, metrics=metrics, run_id=run_id,
     )  # fmt: skip
+    curve = stored_curve(finished.folder)
     folder = archive(finished.folder, made.ref, store.home)
     store.reports.add("before-after", made.ref, metrics, path=folder / "report.html", run_id=run_id)
-    store.runs.finish(run_id, "completed", metrics)
+    store.runs.finish(run_id, "completed", {**metrics, "curve": curve})
     return replace(finished, folder=folder, version=made)
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dialoop.chat.render import Rendered
-
-Ints = NDArray[np.int64]
+from dialoop.data.mix import Ints as Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +90,3 @@ def halved(batch: Batch, times: int) -> list[Batch]:
     if times == 0 or batch.rows < 2:
         return [batch]
     return [piece for half in batch.halves() for piece in halved(half, times - 1)]
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Ints:
-    """The order of `count` rows in one epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(count)

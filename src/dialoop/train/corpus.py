@@ -19,9 +19,10 @@ from dialoop.chat.render import render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import PretrainRecipe, Stage, TextSource, expand
+from dialoop.data.mix import epoch_order
 from dialoop.errors import DataError, RenderError, TrainError
 from dialoop.models.packed import fill
-from dialoop.train.batch import Batch, Ints, epoch_order, windows
+from dialoop.train.batch import Batch, Ints, windows
 
 WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh")}
 log = logging.getLogger(__name__)

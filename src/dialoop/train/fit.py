@@ -9,6 +9,7 @@ from typing import TypeVar
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import MaskKind
+from dialoop.data.mix import SOURCE
 from dialoop.errors import RenderError, TrainError
 from dialoop.types import Conversation, Preference
 
@@ -18,11 +19,15 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rendered rows; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so."""
+    """Rendered rows; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so.
+
+    sources: where each row came from, "" where its metadata does not say.
+    """
 
     rows: tuple[Rendered, ...]
     shortened: int
     dropped: tuple[int, ...]
+    sources: tuple[str, ...] = ()
 
     @property
     def rendered(self) -> tuple[Rendered, ...]:
@@ -52,12 +57,13 @@ def fit_each(
     draw: Callable[[Item], Row | None],
     shorten: Callable[[Item], Item | None],
     max_length: int,
-) -> tuple[tuple[Row, ...], int, tuple[int, ...]]:
+) -> tuple[tuple[Row, ...], int, tuple[int, ...], tuple[str, ...]]:
     """What `Rows` holds. draw: an item's row, None where it is too long.  shorten: None at the shortest.
 
     Raises TrainError as `fit_rows`.
     """
     fitted: list[Row] = []
+    sources: list[str] = []
     shortened, dropped = 0, []
     for position, item in enumerate(items):
         try:
@@ -69,11 +75,12 @@ def fit_each(
             dropped.append(position)
         else:
             fitted.append(row)
+            sources.append(str(item.metadata.get(SOURCE, "")))
     if not fitted:
         raise TrainError(
             f"none of {len(items)} conversations fits {max_length} tokens: raise train.max_length"
         )
-    return tuple(fitted), shortened, tuple(dropped)
+    return tuple(fitted), shortened, tuple(dropped), tuple(sources)
 
 
 def _fit(
@@ -106,5 +113,5 @@ def without_oldest(conversation: Conversation) -> Conversation | None:
 
 
 def _name(item: Conversation | Preference, position: int) -> str:
-    source, line = item.metadata.get("source"), item.metadata.get("line")
+    source, line = item.metadata.get(SOURCE), item.metadata.get("line")
     return f"{source}:{line}" if source and line else f"conversation {position + 1}"

@@ -10,8 +10,9 @@ import numpy as np
 from dialoop.chat.pairs import PairTexts, history_text
 from dialoop.config import OptimSettings
 from dialoop.config.heads import HeadTrainSettings
+from dialoop.data.mix import epoch_order
 from dialoop.models.heads import by_length
-from dialoop.train.batch import Batch, epoch_order
+from dialoop.train.batch import Batch
 from dialoop.train.head_rows import HeadRow, pack_heads
 from dialoop.train.optim import warm_decay
 from dialoop.types import Pair

@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from dialoop.train.checkpoint import Checkpoint, latest, save, sole_writer
 from dialoop.train.interrupt import Interrupt
 from dialoop.train.memory import Halvings, is_out_of_memory
 from dialoop.train.optim import Optimizer
+from dialoop.train.world import world
 
 MAX_SKIPPED = 5
 """Updates in a row that may be left out because their gradient is not finite."""
@@ -119,23 +121,26 @@ def train(
     """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
 
     loss: weighted sum of the token losses of a batch, or sum of another kind. Gradients of an update are
-    divided by what its batches are worth, so accumulation does not change the objective. Weights that were
-    best under `judge` are put back at the end. measured: tells what `loss` measured beside itself since it
-    was last asked. Raises TrainError when the gradient stays NaN or another process trains in `folder`.
+    divided by what its batches are worth, so neither accumulation nor the number of processes that have
+    joined (dialoop.train.world) changes the objective. Weights that were best under `judge` are put back at
+    the end. measured: tells what `loss` measured beside itself since it was last asked, in any process.
+    Raises TrainError when the gradient stays NaN or another process trains in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder), Interrupt() as wish:
+    here = world()
+    with sole_writer(folder) if here.leads else nullcontext(), Interrupt() as wish:
         state = _resume(folder, optimizer)
-        journal, saved = Journal(folder / "metrics.jsonl", state.step), state.step
-        halvings = Halvings(folder / "halvings.jsonl")
-        while not (_ended(judge, plan, state) or wish.made):
+        journal, saved = Journal(folder / "metrics.jsonl", state.step) if here.leads else None, state.step
+        halvings = Halvings(folder / "halvings.jsonl", writes=here.leads)
+        while not (_ended(judge, plan, state) or here.any(wish.made)):
             progress = replace(_update(loss, optimizer, plan, state, halvings), measures=measured())
             if state.skipped > MAX_SKIPPED:
                 _restore(folder, optimizer, state, progress)
             if judge is not None and _is_due(judge, plan, state):
                 progress = _validate(judge, optimizer, state, progress, measured)
-            journal.write(progress)
-            on_progress(progress)
+            if journal is not None:
+                journal.write(progress)
+                on_progress(progress)
             if state.step % checkpoint_every == 0 and not state.skipped:
                 _save(folder, optimizer, state)
                 saved = state.step
@@ -184,8 +189,29 @@ def _gradients(
     halvings: Halvings,
 ) -> tuple[float, float, int]:
     """Summed loss, weights and tokens of an update, begun anew with half the batch where memory ends."""
-    chance, times = _chance(), halvings.at(step)
-    pieces = [piece for batch in batches for piece in halved(batch, times)]
+    chance, times, here = _chance(), halvings.at(step), world()
+    pieces = [piece for batch in batches for piece in halved(batch, times + here.halvings)]
+    sums, ended = _backward(loss, here.share(pieces))
+    if not here.any(ended is not None):
+        here.sum_gradients(optimizer.masters.values())
+        total, weight, tokens = here.total(*sums)
+        return total, weight, int(tokens)
+    if all(piece.rows < 2 for piece in pieces):
+        raise TrainError(
+            f"update {step + 1}: memory ended with one row at a time: lower train.max_length, or "
+            f"hold the base in few bits (method.base_precision)"
+        ) from ended
+    del ended
+    optimizer.clear()
+    _take_chance(chance)
+    log.warning("update %d: memory ended: batches are halved %d times", step + 1, halvings.more(step))
+    return _gradients(loss, optimizer, batches, step, halvings)
+
+
+def _backward(
+    loss: Callable[[Batch], Tensor], pieces: Sequence[Batch]
+) -> tuple[tuple[float, float, int], Exception | None]:
+    """Summed loss, weights and tokens; and the error where memory ended."""
     total, weight, tokens = 0.0, 0.0, 0
     try:
         for piece in pieces:
@@ -194,19 +220,11 @@ def _gradients(
             total += float(part.detach())
             weight += piece.worth
             tokens += len(piece.token_ids)
-        return total, weight, tokens
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        if all(piece.rows < 2 for piece in pieces):
-            raise TrainError(
-                f"update {step + 1}: memory ended with one row at a time: lower train.max_length, or "
-                f"hold the base in few bits (method.base_precision)"
-            ) from error
-    optimizer.clear()
-    _take_chance(chance)
-    log.warning("update %d: memory ended: batches are halved %d times", step + 1, halvings.more(step))
-    return _gradients(loss, optimizer, batches, step, halvings)
+        return (0.0, 0.0, 0), error.with_traceback(None)
+    return (total, weight, tokens), None
 
 
 def _restore(folder: Path, optimizer: Optimizer, state: _State, progress: Progress) -> None:
@@ -254,7 +272,8 @@ def _validate(
     progress: Progress,
     measured: Callable[[], Mapping[str, float]],
 ) -> Progress:
-    value = judge.loss()
+    here = world()
+    value = here.told(judge.loss() if here.leads else 0.0)
     measures = {**progress.measures, **{f"valid_{name}": mean for name, mean in measured().items()}}
     if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
@@ -265,6 +284,13 @@ def _validate(
 
 
 def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:
+    here = world()
+    if here.leads:
+        _write(folder, optimizer, state)
+    here.wait()
+
+
+def _write(folder: Path, optimizer: Optimizer, state: _State) -> None:
     values = {k: v for k, v in vars_of(state).items() if k != "best"}
     tensors = {**optimizer.state(), **{f"best.{name}": tensor for name, tensor in state.best.items()}}
     tensors |= _chance()

@@ -24,10 +24,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Halvings:
-    """How often batches are halved, from which update on; durable before it takes effect."""
+    """How often batches are halved, from which update on; durable before it takes effect.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    writes: False in processes beside the one that writes the run.
+    """
+
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self._path, self._writes = path, writes
         self._from: list[tuple[int, int]] = []
         if path.is_file():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -44,9 +47,10 @@ class Halvings:
     def more(self, step: int) -> int:
         """Once more, from the update after `step` others on."""
         times = self.at(step) + 1
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "halvings": times}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if self._writes:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, "halvings": times}) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         self._from.append((step, times))
         return times

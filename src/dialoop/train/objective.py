@@ -13,6 +13,7 @@ from dialoop.config import RegularisationSettings
 from dialoop.models.packed import PackedBody, plain_head
 from dialoop.train.batch import Batch
 from dialoop.train.loss import told_cross_entropy
+from dialoop.train.world import world
 
 ACCURACY = "mean_token_accuracy"
 """Share of the learnt tokens that the model holds for the likeliest: OpenAI's name."""
@@ -29,7 +30,7 @@ class Loss(Protocol):
 
 
 class Tally:
-    """Means over the batches since they were last taken."""
+    """Means over the batches since they were last taken, those of every process that has joined."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
@@ -40,7 +41,11 @@ class Tally:
         self._sums[name] = (before + float(total), among + count)
 
     def taken(self) -> Mapping[str, float]:
-        """The means by name, which are forgotten."""
+        """The means by name, which are forgotten; to be taken by all processes together."""
+        parts, self._sums = world().each(self._sums), {}
+        for part in parts:
+            for name, (total, count) in part.items():
+                self.add(name, total, count)
         sums, self._sums = self._sums, {}
         return {name: total / count for name, (total, count) in sums.items() if count}
 

@@ -40,11 +40,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class PairRows:
-    """Rendered pairs; `shortened` lost their oldest turns, `dropped` (positions) do not fit even so."""
+    """Rendered pairs, the rest as in `Rows`."""
 
     rows: tuple[Pair, ...]
     shortened: int
     dropped: tuple[int, ...]
+    sources: tuple[str, ...] = ()
 
     @property
     def rendered(self) -> tuple[Rendered, ...]:

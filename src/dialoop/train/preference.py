@@ -17,6 +17,7 @@ from dialoop.train.checkpoint import Checkpoint, latest, save
 from dialoop.train.loss import token_logprobs
 from dialoop.train.objective import Tally, tensors
 from dialoop.train.pairs import PairBatch, PairRows, pack_pairs
+from dialoop.train.world import world
 
 LARGEST_MEAN = -1e-6
 """A mean log-probability above it has no finite odds in fp32."""
@@ -96,12 +97,17 @@ def referenced(
 ) -> tuple[PairRows, ...]:
     """Sets of rows with their references: under the model as it is before its first update.
 
-    Computed once and kept in `folder`, the run's own, so that a resumed run holds to the same.
+    Computed once and kept in `folder`, the run's own, so that a resumed run and all processes hold to the
+    same.
     """
-    found = latest(folder)
-    if found is None:
+    here = world()
+    found = latest(folder) if here.leads else None
+    if here.leads and found is None:
         made = {str(i): _reference(body, rows, batch_tokens) for i, rows in enumerate(sets)}
         save(folder, found := Checkpoint(0, made, {}))
+    here.wait()
+    found = found or latest(folder)
+    assert found is not None
     return tuple(_with_reference(rows, found.tensors[str(i)]) for i, rows in enumerate(sets))
 
 

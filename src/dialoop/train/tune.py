@@ -26,13 +26,14 @@ from dialoop.config import (
     TrainSettings,
     TuneRecipe,
 )
+from dialoop.data.mix import Mix
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import fill
 from dialoop.models.quantised import quantise_frozen
-from dialoop.train.batch import Batch, Ints, epoch_order
+from dialoop.train.batch import Batch, Ints
 from dialoop.train.distill import DistillLoss, load_teacher
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
@@ -40,6 +41,7 @@ from dialoop.train.objective import Loss, Objective
 from dialoop.train.optim import Optimizer, warm_decay
 from dialoop.train.pairs import Pair, PairRows, fit_pairs, packed
 from dialoop.train.preference import PreferenceLoss, referenced
+from dialoop.train.world import world
 from dialoop.types import Conversation, ModelRef, Preference
 
 Items = Sequence[Conversation] | Sequence[Preference]
@@ -48,7 +50,9 @@ Fitted = Rows | PairRows
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What a run left: the artefact (None where it was interrupted) and how it went."""
+    """What a run left: the artefact (None where it was interrupted or another process writes it), and how it
+    went.
+    """
 
     result: Result
     artefact: ModelRef | None
@@ -60,18 +64,21 @@ class Tuned:
 class RowsPlan:
     """Epochs of rows, each in its own order, packed into batches of at most `batch_tokens`.
 
-    ends: the updates after which an epoch is done.
+    sources: where each row comes from, for mixing.  ends: the updates after which an epoch is done.
     """
 
-    def __init__(self, rows: Sequence[Rendered | Pair], recipe: TuneRecipe) -> None:
+    def __init__(
+        self, rows: Sequence[Rendered | Pair], recipe: TuneRecipe, sources: Sequence[str] = ()
+    ) -> None:
         self.rows, self.recipe = rows, recipe
         settings = recipe.train
         lengths = [row.size for row in rows]
+        mix = Mix(sources or [""] * len(rows), lengths, recipe.data.mix, settings.seed)
         self.updates: list[list[list[int]]] = []
         self.per_epoch = 0
         self.ends: list[int] = []
         for epoch in range(math.ceil(settings.epochs)):
-            grouped = _updates(lengths, epoch_order(len(rows), settings.seed, epoch), settings)
+            grouped = _updates(lengths, mix.epoch(epoch), settings)
             self.per_epoch = self.per_epoch or len(grouped)
             share = min(1.0, settings.epochs - epoch)
             self.updates += grouped[: max(1, round(share * len(grouped)))]
@@ -90,10 +97,11 @@ class RowsPlan:
 
 def _updates(lengths: Sequence[int], order: Ints, settings: TrainSettings) -> list[list[list[int]]]:
     """One epoch: for each update its batches, each a list of rows."""
+    capacity = settings.batch_tokens if settings.packing else 0
     if (size := settings.batch_rows) is not None:
         shares = [order[i : i + size] for i in range(0, len(order), size)]
-        return [fill(lengths, share, settings.batch_tokens) for share in shares]
-    packs = fill(lengths, order, settings.batch_tokens)
+        return [fill(lengths, share, capacity) for share in shares]
+    packs = fill(lengths, order, capacity)
     return [packs[i : i + settings.accumulate] for i in range(0, len(packs), settings.accumulate)]
 
 
@@ -117,11 +125,69 @@ def tune(
     Raises TrainError where `folder` holds another run, or a row has nothing to learn.
     """
     keep_freed_memory()
+    rows, held = read_rows(recipe, base, items, valid)
+    here = world()
+    if here.leads:
+        _same_run(recipe, base, (rows, held), folder)
+    here.wait()
+    on_rows(rows)
+    made = assemble(recipe, base, rows, held, folder, teacher=teacher)
+
+    def told(progress: Progress) -> None:
+        on_progress(progress)
+        if on_epoch is not None and progress.step in made.plan.ends[:-1]:
+            written = folder / "epochs" / f"step-{progress.step:08d}"
+            _write(made.attached, written)
+            on_epoch(progress, written)
+
+    result = train(
+        made.objective, made.optimizer, made.plan, folder,
+        checkpoint_every=recipe.train.checkpoint_every, judge=made.judge, on_progress=told,
+        measured=made.objective.tally.taken,
+    )  # fmt: skip
+    made.attached.model.eval()
+    made.objective.body.release()
+    writes = here.leads and not result.interrupted
+    artefact = _write(made.attached, folder / "artefact") if writes else None
+    return Tuned(result, artefact, made.trained, made.weights, rows)
+
+
+def read_rows(recipe: TuneRecipe, base: ModelRef, items: Items, valid: Items) -> tuple[Fitted, Fitted | None]:
+    """The rows to train on and to validate on, as `base` sees them."""
     tokenizer = ChatTokenizer.load(base.base)
     rows = _fitted(recipe, tokenizer, items)
-    held = _fitted(recipe, tokenizer, valid) if valid else None
-    _same_run(recipe, base, (rows, held), folder)
-    on_rows(rows)
+    return rows, _fitted(recipe, tokenizer, valid) if valid else None
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """All that the loop takes: a model in training mode with its method, and what it learns when.
+
+    trained, weights: how many the method trains, and how many the model has, the method's included.
+    """
+
+    attached: Attached
+    objective: Loss
+    optimizer: Optimizer
+    plan: RowsPlan
+    judge: Judge | None
+    trained: int
+    weights: int
+
+
+def assemble(
+    recipe: TuneRecipe,
+    base: ModelRef,
+    rows: Fitted,
+    held: Fitted | None,
+    folder: Path,
+    *,
+    teacher: ModelRef | None = None,
+) -> Assembled:
+    """Load the base, attach the method, seed what is drawn; the same every time.
+
+    folder: keeps what `dpo` holds the model to.  teacher: that of `distill`.
+    """
     model = load_model(base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     trained, weights = (
@@ -130,31 +196,14 @@ def tune(
     )
     if not isinstance(recipe.method, FullMethod | FreezeMethod):
         quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
-    objective = _objective(recipe, attached.model, tokenizer, teacher)
+    objective = _objective(recipe, attached.model, base, teacher)
     rows, held = _referenced(recipe, objective, rows, held, folder)
     optimizer = Optimizer(attached.weights, recipe.optim, ema=recipe.regularisation.ema)
-    plan = RowsPlan(rows.rows, recipe)
-
-    def told(progress: Progress) -> None:
-        on_progress(progress)
-        if on_epoch is not None and progress.step in plan.ends[:-1]:
-            made = folder / "epochs" / f"step-{progress.step:08d}"
-            _write(attached, made)
-            on_epoch(progress, made)
-
+    plan = RowsPlan(rows.rows, recipe, rows.sources)
     attached.model.train()
     torch.manual_seed(recipe.train.seed)  # of dropout
-    result = train(
-        objective, optimizer, plan, folder,
-        checkpoint_every=recipe.train.checkpoint_every,
-        judge=_judge(recipe, objective, optimizer, held, plan),
-        on_progress=told,
-        measured=objective.tally.taken,
-    )  # fmt: skip
-    attached.model.eval()
-    objective.body.release()
-    artefact = None if result.interrupted else _write(attached, folder / "artefact")
-    return Tuned(result, artefact, trained, weights, rows)
+    judge = _judge(recipe, objective, optimizer, held, plan)
+    return Assembled(attached, objective, optimizer, plan, judge, trained, weights)
 
 
 def _fitted(recipe: TuneRecipe, tokenizer: ChatTokenizer, items: Items) -> Fitted:
@@ -166,16 +215,15 @@ def _fitted(recipe: TuneRecipe, tokenizer: ChatTokenizer, items: Items) -> Fitte
     return fit_rows(dialogues, tokenizer, max_length=length, mask=recipe.train.mask)
 
 
-def _objective(
-    recipe: TuneRecipe, model: nn.Module, tokenizer: ChatTokenizer, teacher: ModelRef | None
-) -> Loss:
+def _objective(recipe: TuneRecipe, model: nn.Module, base: ModelRef, teacher: ModelRef | None) -> Loss:
     noise = recipe.regularisation.neftune
     if isinstance(recipe.objective, PreferenceObjective):
         return PreferenceLoss(model, recipe.objective, noise)
     if isinstance(recipe.objective, DistillObjective):
         if teacher is None:
             raise TrainError("objective.kind = 'distill' came without a teacher's model: give one")
-        return DistillLoss(model, load_teacher(teacher, tokenizer), recipe.objective, noise)
+        taught = load_teacher(teacher, ChatTokenizer.load(base.base))
+        return DistillLoss(model, taught, recipe.objective, noise)
     return Objective(model, recipe.regularisation)
 
 
@@ -210,7 +258,9 @@ def _judge(
         objective.model.train()
         return total / sum(batch.worth for batch in batches)
 
-    return Judge(loss, recipe.train.eval_every or plan.per_epoch, recipe.train.patience)
+    settings = recipe.train
+    evenly = math.ceil(plan.steps / settings.validations) if settings.validations else 0
+    return Judge(loss, evenly or settings.eval_every or plan.per_epoch, settings.patience)
 
 
 def _write(attached: Attached, target: Path) -> ModelRef:
@@ -219,10 +269,10 @@ def _write(attached: Attached, target: Path) -> ModelRef:
 
 
 def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Fitted | None], folder: Path) -> None:
-    """A run directory belongs to one recipe, base and data; evaluation settings may change."""
+    """A run directory belongs to one recipe, base and data; how it is judged and told may change."""
     folder.mkdir(parents=True, exist_ok=True)
     mine: dict[str, Any] = {"rows": _fingerprint(data), "base_version": base.name}
-    mine |= recipe.model_dump(mode="json", exclude={"eval"})
+    mine |= recipe.model_dump(mode="json", exclude={"eval", "search", "tracking"})
     path = folder / "recipe.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
         raise TrainError(
