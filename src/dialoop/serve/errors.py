@@ -111,7 +111,7 @@ def _no_room(error: BaseException | None) -> bool:
 
 def _query_error(problem: Mapping[str, Any]) -> HttpError:
     """What is wrong with a path or query parameter."""
-    name = str(problem["loc"][-1])[:64]
+    name = str(problem["loc"][1])[:64]
     wanted = "no such parameter" if problem["type"] == "extra_forbidden" else str(problem["msg"]).lower()
     return HttpError(400, f"{name} = {echo(problem['input'])}: {wanted}: see /openapi.json", param=name)
 
