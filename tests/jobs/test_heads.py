@@ -59,7 +59,8 @@ def run(kind: str, home: Path, base: Path, notes: Notes, **changes: Any) -> Fini
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[kind]), encoding="utf-8"
     )
     data = {"sources": [f"file:{path}"], "test_sources": [f"file:{path}"], "split": {"valid": 0, "test": 0}}
-    recipe = head_recipe(kind, base=str(base), data=data, train__epochs=40.0, **changes)
+    learning = {"train__epochs": 100.0, "train__eval_every": 50, "optim__learning_rate": 2e-3}
+    recipe = head_recipe(kind, base=str(base), data=data, **learning, **changes)
     return run_head(recipe, home, home / "runs" / "head", "dialoop tune head", notes)
 
 

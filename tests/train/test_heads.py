@@ -131,7 +131,7 @@ def test_the_head_is_trained_by_every_method_and_the_body_as_the_method_says(
 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    made = taught(bases[on], tmp_path, "classify", train__epochs=40.0, optim__learning_rate=RATES[on], **WIDE)
+    made = taught(bases[on], tmp_path, "classify", train__epochs=100.0, optim__learning_rate=RATES[on], **WIDE)
     answering = Answering.load(where(made), 40)
     assert answering.labels_for([row.text for row in LABELLED]) == [row.label for row in LABELLED]
     rows = read_journal(tmp_path / "metrics.jsonl")
@@ -142,7 +142,7 @@ def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tmp_path: Path) -> None:
     made = taught(
-        bases[on], tmp_path, "tag", crf=crf, train__epochs=120.0, train__batch_rows=4,
+        bases[on], tmp_path, "tag", crf=crf, train__epochs=300.0, train__batch_rows=4,
         optim__learning_rate=RATES[on], **WIDE,
     )  # fmt: skip
     answering = Answering.load(where(made), 40)
@@ -164,7 +164,7 @@ def test_answers_that_fit_are_learnt_by_heart(
         tmp_path,
         "pair",
         loss=loss,
-        train__epochs=80.0,
+        train__epochs=160.0,
         train__batch_rows=6,
         optim__learning_rate=RATES[on],
         **WIDE,
