@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import DataSettings, MixSettings, validate
-from dialoop.data.dataset import load_dataset
+from dialoop.data.dataset import load_dataset, load_preferences
 from dialoop.data.mix import Mix, epoch_order, stretch
 from dialoop.data.writer import write_openai
 from dialoop.errors import ConfigError
+from dialoop.train.pairs import fit_pairs
 from tests.data.test_split import row
+from tests.tiny import tiny_model
 
 
 def mix(counts: dict[str, int], seed: int = 0, **settings: object) -> tuple[Mix, list[str]]:
@@ -77,6 +81,22 @@ def test_general_data_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
     names = {part: {r.metadata["source"] for r in getattr(made, part)} for part in ("train", "valid", "test")}
     assert names == {"train": {str(own), str(general)}, "valid": {str(own)}, "test": {str(own)}}
     assert made.replayed == 60
+
+
+def test_preferences_are_mixed_as_dialogues_are(tmp_path: Path) -> None:
+    own, general = tmp_path / "own.jsonl", tmp_path / "general.jsonl"
+    for path, name in ((own, "mine"), (general, "other")):
+        pairs = [
+            {"prompt": f"{name} {i}?", "chosen": f"Yes, {i}.", "rejected": f"No, {i}!"} for i in range(40)
+        ]
+        path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+    settings = {"sources": [str(own)], "mix": {"replay": [str(general)]}, "clean": {"steps": []}}
+    made = load_preferences(DataSettings.model_validate(settings), scratch=tmp_path)
+    assert {row.metadata["source"] for row in made.test} == {str(own)}
+    fitted = fit_pairs(made.train, ChatTokenizer.load(tiny_model()), max_length=64)
+    assert fitted.sources == tuple(row.metadata["source"] for row in made.train)
+    assert set(fitted.sources) == {str(own), str(general)}
+    assert made.replayed == 40
 
 
 @pytest.mark.parametrize(

@@ -17,16 +17,15 @@ from dialoop.jobs.heads import Finished, run_head
 from dialoop.store.registry import Store
 from dialoop.train.loop import Progress
 from tests.encoders import make_encoder
+from tests.train.drill import ANSWERS
 from tests.train.head_drill import TAGGED, TEXTS, head_recipe
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "classify": [{"text": text, "label": label} for label, texts in TEXTS.items() for text in texts],
     "tag": [{"tokens": list(row.tokens), "tags": list(row.tags)} for row in TAGGED],
     "pair": [
-        {"messages": [{"role": "user", "content": text},
-                      {"role": "assistant", "content": f"about {label} {i}"}]}
-        for label, texts in TEXTS.items()
-        for i, text in enumerate(texts)
+        {"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+        for asked, answer in ANSWERS.items()
     ],
 }  # fmt: skip
 

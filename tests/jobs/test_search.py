@@ -100,6 +100,21 @@ def test_a_trial_that_was_left_is_taken_up_with_its_values_and_checkpoint(rows: 
     assert [path.name for path in (tmp_path / "search/trials").iterdir()] == ["0000"]
 
 
+def test_what_a_model_is_to_learn_and_from_whom_can_be_searched(rows: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.jsonl"
+    lines = [
+        {"prompt": f"{q} {i}", "chosen": a, "rejected": "No."} for q, a in ANSWERS.items() for i in range(6)
+    ]
+    pairs.write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines), encoding="utf-8")
+    objectives = [{"kind": "dpo"}, {"kind": "distill", "teacher": str(tiny_model())}]
+    space = {"objective": {"kind": "choice", "of": objectives}}
+    chosen = recipe(pairs, space=space, trials=4, startup=4, pruner="none")
+    found = searched(chosen, tmp_path)
+    assert {each.outcome for each in found.trials} == {"completed"}
+    assert {each.values["objective"]["kind"] for each in found.trials} == {"dpo", "distill"}
+    assert "objective changes the loss" in write_search(found, chosen).markdown.read_text(encoding="utf-8")
+
+
 def test_workers_share_one_budget(rows: Path, tmp_path: Path) -> None:
     seen: list[Tried] = []
     found = searched(recipe(rows, trials=3, pruner="none"), tmp_path, workers=2, on_trial=seen.append)

@@ -13,7 +13,7 @@ from dialoop.train.loop import read_journal
 from dialoop.train.tune import tune
 from dialoop.types import Conversation, Message, ModelRef
 from tests.tiny import tiny_model
-from tests.train.drill import DIALOGUES, recipe
+from tests.train.drill import DIALOGUES, PREFERENCES, recipe
 
 CHOSEN = recipe(train__epochs=4.0, train__max_length=64, train__validations=3, train__eval_every=0)
 LONG = Conversation((Message("user", "Where is it? " * 60), Message("assistant", "Here.")))
@@ -37,6 +37,19 @@ def test_counts_are_those_of_the_run_itself(told: Estimate, tmp_path: Path) -> N
     assert told.rows.dropped == (len(DIALOGUES),)
     assert told.supervised == 4 * told.rows.supervised
     assert told.epoch_rows == len(DIALOGUES)
+
+
+@pytest.mark.parametrize("kind", ["dpo", "distill"])
+def test_every_objective_is_told_of_as_it_runs(kind: str, tmp_path: Path) -> None:
+    objective = {"kind": kind} if kind == "dpo" else {"kind": kind, "teacher": "big"}
+    chosen = recipe(objective=objective, train__batch_tokens=256, train__epochs=2.0)
+    items = PREFERENCES if kind == "dpo" else DIALOGUES
+    told = estimate(chosen, base(), items, items[:2], teacher=base(), updates=2)
+    tuned = tune(chosen, base(), items, items[:2], tmp_path, teacher=base())
+    assert (told.tokens, told.steps) == (tuned.result.tokens, tuned.result.step)
+    assert told.epoch_rows == len(items)
+    sides = pieces(told.rows, base(), 2)
+    assert len(sides) == (4 if kind == "dpo" else 2)
 
 
 def test_time_and_memory_come_from_real_updates(told: Estimate) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from dialoop.train.loop import read_journal
 from dialoop.train.tune import tune
 from dialoop.types import ModelRef
 from tests.tiny import tiny_model
-from tests.train.drill import DIALOGUES, adapter_sum, recipe
+from tests.train.drill import DIALOGUES, PREFERENCES, adapter_sum, recipe
 
 
 def base() -> ModelRef:
@@ -26,6 +27,12 @@ def test_a_range_test_raises_the_rate_and_stays_below_the_best(tmp_path: Path) -
     assert rates == sorted(rates)
     best = min(told.tried, key=lambda each: each[1])[0]
     assert told.learning_rate == pytest.approx(best / finders.SAFE, rel=0.06)
+
+
+def test_a_rate_is_found_for_preferences_too() -> None:
+    told = find_rate(recipe(objective={"kind": "dpo"}), base(), PREFERENCES, updates=20)
+    assert told.tried[0][1] == pytest.approx(math.log(2), abs=1e-3)
+    assert finders.LOWEST < told.learning_rate < finders.HIGHEST
 
 
 def test_a_range_test_ends_where_the_loss_blows_up() -> None:

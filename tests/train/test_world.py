@@ -11,6 +11,7 @@ import pytest
 
 from dialoop.train.loop import read_journal
 from tests.tiny import tiny_model
+from tests.train.together import ROWS
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,8 +34,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return place / "one", place / "two"
 
 
-def test_two_processes_have_the_losses_of_one(folders: tuple[Path, Path]) -> None:
-    one, two = (read_journal(folder / "metrics.jsonl") for folder in folders)
+@pytest.mark.parametrize("kind", ROWS)
+def test_two_processes_have_the_losses_of_one(kind: str, folders: tuple[Path, Path]) -> None:
+    one, two = (read_journal(folder / kind / "metrics.jsonl") for folder in folders)
     assert len(one) > 6
     for key in ("loss", "valid_loss", "grad_norm"):
         wanted = [row[key] for row in one]
@@ -44,8 +46,19 @@ def test_two_processes_have_the_losses_of_one(folders: tuple[Path, Path]) -> Non
     assert [row["tokens"] for row in two] == [row["tokens"] for row in one]
 
 
-def test_one_process_writes_what_both_have_learnt(folders: tuple[Path, Path]) -> None:
-    _, two = folders
+@pytest.mark.parametrize("kind", ROWS)
+def test_what_is_measured_beside_the_loss_is_of_the_rows_of_both(
+    kind: str, folders: tuple[Path, Path]
+) -> None:
+    one, two = (read_journal(folder / kind / "metrics.jsonl") for folder in folders)
+    assert all(row["measures"] for row in one)
+    assert any("valid_" in name for row in one for name in row["measures"])
+    assert [row["measures"] for row in two] == [pytest.approx(row["measures"], abs=1e-5) for row in one]
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_one_process_writes_what_both_have_learnt(kind: str, folders: tuple[Path, Path]) -> None:
+    two = folders[1] / kind
     assert sorted(path.name for path in (two / "artefact").iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors"
     ]  # fmt: skip

@@ -16,14 +16,13 @@ from typing import Any
 
 import tomli_w
 
-from dialoop.config import TuneRecipe
+from dialoop.config import PreferenceObjective, TuneRecipe
 from dialoop.data.dataset import Dataset
 from dialoop.errors import DataError, DialoopError, TrainError
 from dialoop.jobs.given import models_of, read_learnt
 from dialoop.store.lease import held
 from dialoop.store.registry import Store
 from dialoop.train.search import Search, Tried, importances
-from dialoop.types import ModelRef
 
 OnTrial = Callable[[Tried], None]
 
@@ -45,8 +44,7 @@ class Order:
     """What a worker is told. alone: it makes one trial and ends, so that memory is measured by trial."""
 
     recipe: TuneRecipe
-    base: ModelRef
-    teacher: ModelRef | None
+    home: Path
     folder: Path
     threads: int
     alone: bool = False
@@ -69,10 +67,10 @@ def run_search(
     Raises TrainError where another search works in `folder`.
     """
     with Store.open(home) as store, _sole(folder), Search(recipe, folder) as search:
-        base, teacher = models_of(recipe, store)
+        base, _ = models_of(recipe, store)
         search.take_up()
         search.line_up(lineup)
-        order = Order(recipe, base, teacher, folder, _threads(workers), alone)
+        order = Order(recipe, home, folder, _threads(workers), alone)
         run = store.runs.start("search", recipe.model_dump(mode="json"), {"base": base.name})
         try:
             whole = _apart(order, workers, on_trial) if workers > 1 or alone else _here(order, on_trial)
@@ -120,10 +118,11 @@ def _threads(workers: int) -> int:
 def _here(order: Order, on_trial: OnTrial) -> bool:
     """Make trials in this process until the budget is used up; False where it was interrupted."""
     datasets = _Datasets(order.folder / "scratch" / str(os.getpid()))
-    with Search(order.recipe, order.folder) as search:
+    with Search(order.recipe, order.folder) as search, Store.open(order.home) as store:
         while (trial := search.ask()) is not None:
-            dataset = datasets.of(search.recipe_of(trial.user_attrs["values"]))
-            told = search.run(trial, order.base, dataset.train, dataset.valid, order.teacher)
+            recipe = search.recipe_of(trial.user_attrs["values"])
+            dataset, (base, teacher) = datasets.of(recipe), models_of(recipe, store)
+            told = search.run(trial, base, dataset.train, dataset.valid, teacher)
             if told is None:
                 return False
             on_trial(told)
@@ -140,7 +139,7 @@ class _Datasets:
         self._last: tuple[TuneRecipe, Dataset[Any]] | None = None
 
     def of(self, recipe: TuneRecipe) -> Dataset[Any]:
-        if self._last is None or self._last[0].data != recipe.data:
+        if self._last is None or not _same_rows(self._last[0], recipe):
             dataset = read_learnt(recipe, self._scratch)
             if not dataset.train or not dataset.valid:
                 raise DataError(
@@ -149,6 +148,11 @@ class _Datasets:
                 )
             self._last = recipe, dataset
         return self._last[1]
+
+
+def _same_rows(one: TuneRecipe, other: TuneRecipe) -> bool:
+    learns = [isinstance(each.objective, PreferenceObjective) for each in (one, other)]
+    return one.data == other.data and learns[0] == learns[1]
 
 
 def _apart(order: Order, workers: int, on_trial: OnTrial) -> bool:

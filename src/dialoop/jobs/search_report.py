@@ -22,8 +22,8 @@ from dialoop.jobs.search_words import words
 from dialoop.jobs.shootout import METHODS, Contestant, contestants
 from dialoop.train.search import Tried
 
-UNLIKE = ("data.", "base", "train.mask", "train.max_length")
-"""Fields that change what is validated on."""
+UNLIKE = ("data.", "base", "objective", "train.mask", "train.max_length")
+"""Fields that change what is validated on, or by which loss."""
 SIDES = ("method", "rate", "loss", "perplexity", "trained", "share", "memory", "seconds", "speed")
 
 
@@ -51,6 +51,7 @@ class _Shown:
 
     def __init__(self, found: Searched, recipe: TuneRecipe, compared: Sequence[Contestant]) -> None:
         self.found, self.name, self.compared = found, recipe.name, compared
+        self.imitates = recipe.objective.kind == "sft"
         self.space = recipe.search.space if recipe.search else {}
         self.fields = list(self.space)
         self.rows = [_row(trial, self.fields) for trial in found.trials]
@@ -143,13 +144,13 @@ def _sides(compared: Sequence[Contestant]) -> Markup:
     return bars([each.name for each in compared], panels, "methods side by side")
 
 
-def _side(each: Contestant) -> list[str]:
+def _side(each: Contestant, imitates: bool) -> list[str]:
     best = each.best
     if best is None or best.loss is None:
         return [each.name, *[""] * (len(SIDES) - 1)]
     return [
         each.name, f"{best.values['optim.learning_rate']:.0e}", f"{best.loss:.4f}",
-        f"{math.exp(best.loss):.2f}",
+        f"{math.exp(best.loss):.2f}" if imitates else "",
         f"{best.trained:,}", f"{best.trained / best.weights:.2%}", f"{best.memory / 1e6:,.0f} MB",
         f"{best.seconds:.1f}", f"{best.tokens / max(best.seconds, 1e-9):,.0f}",
     ]  # fmt: skip
@@ -171,7 +172,11 @@ def _page(shown: _Shown) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     text = (files("dialoop") / "assets" / "report" / "search.html").read_text(encoding="utf-8")
-    sides = {"rows": [_side(each) for each in shown.compared], "header": SIDES, "chart": shown.sides}
+    sides = {
+        "rows": [_side(each, shown.imitates) for each in shown.compared],
+        "header": SIDES,
+        "chart": shown.sides,
+    }
     return environment.from_string(text).render(
         language="en", name=shown.name, style=Markup(style()), t=lambda key: both(lambda c: words(key, c)),
         headline=both(shown.headline), counts=both(shown.counts),
@@ -186,7 +191,7 @@ def _markdown(shown: _Shown, language: ReportLanguage) -> str:
     if shown.compared:
         header = [words(key, language) for key in SIDES]
         parts += [f"## {words('shootout', language)}", _how(shown, language)]
-        parts.append(_table(header, [_side(each) for each in shown.compared]))
+        parts.append(_table(header, [_side(each, shown.imitates) for each in shown.compared]))
     if shown.found.importance:
         listed = [f"- `{field}`: {share:.0%}" for field, share in shown.found.importance.items()]
         parts += [f"## {words('importance', language)}", "\n".join(listed)]

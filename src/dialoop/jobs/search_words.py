@@ -17,8 +17,8 @@ WORDS = {
         "完成 {completed} 次，提前停止 {stopped} 次，失败 {failed} 次；训练共 {minutes} 分钟。",
     ),
     "unlike": (
-        "{fields} changes the rows that the loss is measured on: compare trials with the same value only.",
-        "{fields} 会改变计算损失的数据：只有取值相同的试验才能相互比较。",
+        "{fields} changes the loss or the rows that it is of: compare trials with the same value only.",
+        "{fields} 会改变损失或计算损失的数据：只有取值相同的试验才能相互比较。",
     ),
     "importance": ("What mattered", "各参数的重要性"),
     "importance_how": (
