@@ -131,7 +131,8 @@ def test_the_head_is_trained_by_every_method_and_the_body_as_the_method_says(
 
 @pytest.mark.parametrize("on", ["encoder", "decoder"])
 def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    made = taught(bases[on], tmp_path, "classify", train__epochs=100.0, optim__learning_rate=RATES[on], **WIDE)
+    learning = {"train__epochs": 100.0, "optim__learning_rate": RATES[on]}
+    made = taught(bases[on], tmp_path, "classify", **learning, **WIDE)
     answering = Answering.load(where(made), 40)
     assert answering.labels_for([row.text for row in LABELLED]) == [row.label for row in LABELLED]
     rows = read_journal(tmp_path / "metrics.jsonl")
