@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from dialoop.config.heads import HeadDataSettings
-from dialoop.data.head_dataset import HeadDataset, load_head_dataset
+from dialoop.data.dataset import Dataset
+from dialoop.data.head_dataset import load_head_dataset
 from dialoop.data.head_rows import LABELLED, PAIRED, TAGGED, Shape
 from dialoop.errors import DataError, RejectsError
 from dialoop.types import Pair, Tagged
@@ -17,7 +18,7 @@ from dialoop.types import Pair, Tagged
 WHOLE = {"split": {"valid": 0, "test": 0}}
 
 
-def load(path: Path | str, shape: Shape[Any], **settings: Any) -> HeadDataset[Any]:
+def load(path: Path | str, shape: Shape[Any], **settings: Any) -> Dataset[Any]:
     source = path if isinstance(path, str) else f"file:{path}"
     table = {**WHOLE, "sources": [source], **settings}
     scratch = Path(path).parent if isinstance(path, Path) else Path(table.pop("scratch"))

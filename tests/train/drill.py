@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,18 @@ def recipe(**changes: Any) -> TuneRecipe:
         "optim": {"learning_rate": 5e-3},
         "train": {"epochs": 3.0, "batch_tokens": 64, "checkpoint_every": 3, "eval_every": 2, "patience": 0},
     }
+    return TuneRecipe.model_validate(changed(table, changes))
+
+
+def changed(table: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's table with some values of its own: `a__b` is field b of table a."""
     for key, value in changes.items():
         parent, _, field = key.partition("__")
         if field:
             table.setdefault(parent, {})[field] = value
         else:
             table[parent] = value
-    return TuneRecipe.model_validate(table)
+    return table
 
 
 def run(base: Path, folder: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> Tuned:

@@ -18,7 +18,7 @@ from dialoop.train.heads import teach
 from dialoop.types import Conversation, Labelled, Message, ModelRef, Pair, Tagged
 from tests.encoders import make_encoder
 from tests.tiny import make_tiny_model
-from tests.train.drill import DIALOGUES, in_child, striking
+from tests.train.drill import DIALOGUES, changed, in_child, striking
 
 TEXTS = {
     "shipping": (
@@ -57,13 +57,7 @@ def head_recipe(kind: str, **changes: Any) -> Any:
         "train": {"epochs": 3.0, "batch_rows": 5, "batch_tokens": 64, "max_length": 40, "patience": 0,
                   "checkpoint_every": 2, "eval_every": 2},
     }  # fmt: skip
-    for key, value in changes.items():
-        parent, _, field = key.partition("__")
-        if field:
-            table.setdefault(parent, {})[field] = value
-        else:
-            table[parent] = value
-    return KINDS[kind].model_validate(table)
+    return KINDS[kind].model_validate(changed(table, changes))
 
 
 def sum_of(folder: Path) -> str:

@@ -14,7 +14,6 @@ from dialoop.cli.curve import braille
 
 if TYPE_CHECKING:
     from dialoop.data.dataset import Dataset
-    from dialoop.data.head_dataset import HeadDataset
     from dialoop.train.loop import Progress as Update
 
 TITLES = {
@@ -66,7 +65,7 @@ class TerminalWatch:
         self.console.print(f"Split {dataset.split_rule}: {counts}.", highlight=False)
         self.console.print(f"Leak check: {dataset.leaked.words}.", highlight=False)
 
-    def rows(self, dataset: HeadDataset[Any]) -> None:
+    def rows(self, dataset: Dataset[Any]) -> None:
         """As `data`, of rows for a head."""
         from dialoop.cli.heads import rows_read
 

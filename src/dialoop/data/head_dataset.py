@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from dialoop.config import CleanSettings
 from dialoop.config.heads import HeadDataSettings
 from dialoop.data.clean import check_rejects, clean
-from dialoop.data.dataset import REJECTS_SHOWN, REMOVING_STEPS, content_hash
+from dialoop.data.dataset import REJECTS_SHOWN, REMOVING_STEPS, Dataset, content_hash
 from dialoop.data.head_rows import Shape
-from dialoop.data.leak import LeakReport, leaks
+from dialoop.data.leak import leaks
 from dialoop.data.rejects import Rejected
 from dialoop.data.split import split_rows
 from dialoop.data.tally import CleaningReport, Tally
@@ -24,21 +23,7 @@ T = TypeVar("T")
 Carriers = tuple[Conversation, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HeadDataset(Generic[T]):
-    """As `Dataset`, of rows of another kind."""
-
-    train: tuple[T, ...]
-    valid: tuple[T, ...]
-    test: tuple[T, ...]
-    report: CleaningReport
-    content_hash: str
-    split_rule: str
-    leaked: LeakReport
-    rejects: tuple[Rejected, ...] = ()
-
-
-def load_head_dataset(settings: HeadDataSettings, shape: Shape[T], *, scratch: Path) -> HeadDataset[T]:
+def load_head_dataset(settings: HeadDataSettings, shape: Shape[T], *, scratch: Path) -> Dataset[T]:
     """Raises DataError for a source that cannot be read or is empty, RejectsError for too many rejects."""
     rejects: list[Rejected] = []
     carriers, report = _cleaned(settings.sources, settings, settings.clean, shape, scratch, rejects)
@@ -55,7 +40,7 @@ def load_head_dataset(settings: HeadDataSettings, shape: Shape[T], *, scratch: P
         tuple(row for each in part for row in shape.back(each))
         for part in (parts["train"], parts["valid"], test)
     )
-    return HeadDataset(
+    return Dataset(
         train,
         valid,
         tested,
@@ -63,7 +48,7 @@ def load_head_dataset(settings: HeadDataSettings, shape: Shape[T], *, scratch: P
         content_hash((*carriers, *given)),
         f"{planned.rule}; test split given" if given else planned.rule,
         leaks(parts["train"], test, threshold=settings.clean.near_threshold),
-        tuple(rejects[:REJECTS_SHOWN]),
+        rejects=tuple(rejects[:REJECTS_SHOWN]),
     )
 
 

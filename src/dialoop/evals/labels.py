@@ -9,23 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dialoop.errors import EvalError
+from dialoop.evals.classes import ClassScore
 from dialoop.evals.metrics import Metric, Stats, ratio, same_length
 from dialoop.evals.words import normalised
 
 OTHER = "(other)"
 """What an answer counts as that is none of the labels."""
 BINS = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """One label's numbers from 0 to 1; support: cases where it is right."""
-
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +42,13 @@ class Confusion:
         f1 = [each.f1 for each, here in zip(self.report(), seen, strict=True) if here]
         return float(np.mean(f1)) if f1 else 0.0
 
-    def report(self) -> tuple[Label, ...]:
+    def report(self) -> tuple[ClassScore, ...]:
         """Each label's precision, recall and F1; 0 where they are not defined."""
         right, said, true = np.diag(self.counts), self.counts.sum(0), self.counts.sum(1)
         precision, recall = right / np.maximum(said, 1), right / np.maximum(true, 1)
         f1 = 2 * right / np.maximum(said + true, 1)
         return tuple(
-            Label(label, float(precision[i]), float(recall[i]), float(f1[i]), int(true[i]))
+            ClassScore(label, float(precision[i]), float(recall[i]), float(f1[i]), int(true[i]))
             for i, label in enumerate(self.labels)
         )
 

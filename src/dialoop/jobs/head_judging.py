@@ -14,7 +14,7 @@ import numpy as np
 from dialoop.chat.pairs import history_text
 from dialoop.config import FullMethod
 from dialoop.config.heads import ClassifyRecipe, PairRecipe, TagRecipe
-from dialoop.data.head_dataset import HeadDataset
+from dialoop.data.dataset import Dataset
 from dialoop.data.language import detect
 from dialoop.data.spans import repaired
 from dialoop.engine.generate import context_of
@@ -37,7 +37,7 @@ Identity = Mapping[str, Any]
 
 def judge_classes(
     recipe: ClassifyRecipe,
-    dataset: HeadDataset[Labelled],
+    dataset: Dataset[Labelled],
     base: ModelRef,
     made: ModelRef,
     identity: Identity,
@@ -65,7 +65,7 @@ def judge_classes(
 
 
 def judge_tags(
-    recipe: TagRecipe, dataset: HeadDataset[Tagged], base: ModelRef, made: ModelRef, identity: Identity
+    recipe: TagRecipe, dataset: Dataset[Tagged], base: ModelRef, made: ModelRef, identity: Identity
 ) -> HeadReport:
     """O everywhere, each word's commonest tag, the base with a new head, and the tuned one."""
     sentences, gold = [row.tokens for row in dataset.test], [row.tags for row in dataset.test]
@@ -99,7 +99,7 @@ def judge_tags(
 
 
 def judge_pairs(
-    recipe: PairRecipe, dataset: HeadDataset[Pair], base: ModelRef, made: ModelRef, identity: Identity
+    recipe: PairRecipe, dataset: Dataset[Pair], base: ModelRef, made: ModelRef, identity: Identity
 ) -> HeadReport:
     """Which of several answers fits: by chance, by BM25, by P(answer | history) where the base is a decoder,
     by the base with a new head, and by the tuned one.

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from dialoop import __version__
 from dialoop.config.heads import AnyHeadRecipe, ClassifyRecipe, PairRecipe, TagRecipe
-from dialoop.data.head_dataset import HeadDataset, load_head_dataset
+from dialoop.data.dataset import Dataset
+from dialoop.data.head_dataset import load_head_dataset
 from dialoop.data.head_rows import LABELLED, PAIRED, TAGGED
 from dialoop.errors import DataError
 from dialoop.evals.head_report import HeadReport, write
@@ -29,13 +30,13 @@ class HeadWatch(Protocol):
 
     def step(self, number: int, title: str) -> None: ...
 
-    def rows(self, dataset: HeadDataset[Any]) -> None: ...
+    def rows(self, dataset: Dataset[Any]) -> None: ...
 
     def training(self, progress: Progress) -> None: ...
 
 
 STEPS = 3
-Judging = Callable[[Any, HeadDataset[Any], ModelRef, ModelRef, Mapping[str, Any]], HeadReport]
+Judging = Callable[[Any, Dataset[Any], ModelRef, ModelRef, Mapping[str, Any]], HeadReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,9 @@ def run_head(recipe: AnyHeadRecipe, home: Path, folder: Path, command: str, watc
         return _register(store, recipe, run.id, dataset, Finished(folder, taught, None, report))
 
 
-def read_rows(recipe: AnyHeadRecipe, scratch: Path) -> HeadDataset[Any]:
+def read_rows(recipe: AnyHeadRecipe, scratch: Path) -> Dataset[Any]:
     """The recipe's rows. Raises DataError where there is nothing to train on or to test on."""
-    found: HeadDataset[Any]
+    found: Dataset[Any]
     match recipe:
         case ClassifyRecipe():
             found = load_head_dataset(recipe.data, LABELLED, scratch=scratch)
@@ -96,7 +97,7 @@ def read_rows(recipe: AnyHeadRecipe, scratch: Path) -> HeadDataset[Any]:
 
 def _judged(
     recipe: AnyHeadRecipe,
-    dataset: HeadDataset[Any],
+    dataset: Dataset[Any],
     base: ModelRef,
     made: ModelRef,
     identity: Mapping[str, Any],
@@ -106,7 +107,7 @@ def _judged(
 
 
 def _register(
-    store: Store, recipe: AnyHeadRecipe, run_id: str, dataset: HeadDataset[Any], finished: Finished
+    store: Store, recipe: AnyHeadRecipe, run_id: str, dataset: Dataset[Any], finished: Finished
 ) -> Finished:
     report, artefact = finished.report, finished.taught.artefact
     assert report is not None
@@ -122,9 +123,7 @@ def _register(
     return replace(finished, folder=folder, version=made)
 
 
-def _identity(
-    recipe: AnyHeadRecipe, base: ModelRef, dataset: HeadDataset[Any], command: str
-) -> dict[str, Any]:
+def _identity(recipe: AnyHeadRecipe, base: ModelRef, dataset: Dataset[Any], command: str) -> dict[str, Any]:
     names: Sequence[str] = ("torch", "transformers", "scikit-learn", "seqeval")
     leaked = dataset.leaked
     return {
