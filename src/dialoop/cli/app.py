@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dialoop import __version__
-from dialoop.cli import data, keys, models, safety
+from dialoop.cli import data, keys, models, prompts, safety
 from dialoop.cli.chat import chat
 from dialoop.cli.curves import curve
 from dialoop.cli.evaluate import evaluate
@@ -43,6 +43,7 @@ app.command()(gate)
 app.command()(chat)
 app.command()(serve)
 app.add_typer(models.app, name="models")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(safety.app, name="safety")
 

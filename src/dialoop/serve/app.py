@@ -39,6 +39,7 @@ from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.multipart import OVERHEAD_BYTES
 from dialoop.serve.observe import Observer
+from dialoop.serve.prompts import PromptShelf
 from dialoop.serve.reply import model_to_openai
 from dialoop.serve.responses.fields import ResponseBody
 from dialoop.serve.responses.routes import response_routes
@@ -109,8 +110,9 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
     judge = partial(Judged, chat, policy, record=recorder(store))
-    app.include_router(chat_routes(chat, keeper, judge=judge, **bounds))
-    app.include_router(response_routes(chat, keeper, judge=judge, **bounds))
+    prompts = PromptShelf(store)
+    app.include_router(chat_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
+    app.include_router(response_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))

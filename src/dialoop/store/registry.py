@@ -17,6 +17,7 @@ from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.projects import Projects
+from dialoop.store.prompts import Prompts
 from dialoop.store.records import Reports, Runs
 from dialoop.store.replies import Replies
 from dialoop.store.responses import Responses
@@ -82,6 +83,11 @@ class Store:
     def key_book(self) -> KeyBook:
         """The API keys of all projects."""
         return KeyBook(self.engine)
+
+    @property
+    def prompts(self) -> Prompts:
+        """The project's prompt templates, and the shipped ones."""
+        return Prompts(self.engine, self.project)
 
     @property
     def replies(self) -> Replies:
