@@ -81,3 +81,27 @@ def test_what_is_wrong_is_said_with_its_mend(
 ) -> None:
     with pytest.raises(kind, match=match):
         run(tmp_path, *words)
+
+
+def test_prompts_are_measured_and_a_better_one_is_searched_for(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    told = [{"text": f"number {i} {i * i % 7} {label}", "label": label} for i in range(12) for label in "abc"]
+    rows.write_text("\n".join(map(json.dumps, told)))
+    words = [str(tiny_model()), "classify", str(rows)]
+    shown = run(tmp_path, "eval", *words, "--max-cases", "6", "--select", "bm25", "--shots", "2")
+    for each in ("6 cases, 30 examples", "3 labels", "as it is", "2 by bm25", "accuracy", "chance: 33.3"):
+        assert each in shown
+    search = [*words, "--budget", "60", "--trial-cases", "6", "--test-cases", "6", "--with", "rounds=1",
+              "--with", "shots=[2]", "--with", "mutations=1", "--with", "example_sets=1"]  # fmt: skip
+    first = run(tmp_path, "optimise", *search, "--out", str(tmp_path / "out"))
+    assert "round 1" in first
+    listed = {each["ref"]: each for each in json.loads(run(tmp_path, "list", "--json"))}
+    if "classify@1" in listed:
+        made = listed["classify@1"]
+        assert (made["parent"], made["evidence"]["test_cases"]) == ("classify@0", 6)
+        assert "dialoop prompts" in made["evidence"]["command"] or made["evidence"]["command"]
+        assert (tmp_path / "out/classify.evidence.json").is_file()
+    else:
+        assert "classify@0 stays" in first
+    again = run(tmp_path, "optimise", *search)
+    assert again.splitlines()[1] == first.splitlines()[1]

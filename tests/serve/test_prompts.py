@@ -172,3 +172,50 @@ def test_without_a_store_the_shipped_prompts_are_there(engine: Scripted) -> None
         assert json.dumps(engine.messages).count("Given the dialogue history") == 1
         with pytest.raises(BadRequestError, match="no prompt 'desk'"):
             chat(client, {"id": "desk"}, "Hi")
+
+
+POOL = """
+name = "sort"
+
+[few_shot]
+select = "{select}"
+count = 1
+max_tokens = {most}
+
+[wording.en]
+system = "Sort."
+
+[[examples]]
+messages = [{{ role = "user", content = "my card is gone" }}, {{ role = "assistant", content = "card" }}]
+
+[[examples]]
+messages = [{{ role = "user", content = "a late parcel" }}, {{ role = "assistant", content = "parcel" }}]
+"""
+
+
+@pytest.mark.parametrize("select", ["bm25", "mmr", "balanced"])
+def test_examples_are_chosen_for_each_question(engine: Scripted, tmp_path: Path, select: str) -> None:
+    with Store.open(tmp_path) as store:
+        store.prompts.add(POOL.format(select=select, most=100))
+        store.prompts.add(POOL.format(select=select, most=1).replace('"sort"', '"tight"'))
+    with asking(engine, tmp_path) as client:
+        for question, answer in (("a card", "card"), ("my parcel", "parcel"), ("the card", "card")):
+            chat(client, {"id": "sort"}, question)
+            assert [m["content"] for m in engine.messages if m["role"] == "assistant"] == [answer]
+            client.responses.create(model="echo", prompt={"id": "sort"}, input=question)
+            assert [m["content"] for m in engine.messages if m["role"] == "assistant"] == [answer]
+        chat(client, {"id": "tight"}, "a card")
+        assert [m["role"] for m in engine.messages] == ["system", "user"]
+
+
+def test_examples_by_vectors_need_an_engine_that_embeds(engine: Scripted, tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.prompts.add(POOL.format(select="embeddings", most=100))
+    with asking(engine, tmp_path) as client:
+        asked = lambda: chat(client, {"id": "sort"}, "a card")  # noqa: E731
+        if hasattr(engine, "embed"):
+            asked()
+            assert len([m for m in engine.messages if m["role"] == "assistant"]) == 1
+        else:
+            with pytest.raises(BadRequestError, match="does not embed"):
+                asked()

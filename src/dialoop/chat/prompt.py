@@ -77,6 +77,12 @@ class Prompt:
         first = (Message("system", system),) if system else ()
         return replace(history, messages=(*first, *turns, *self._question(history, filled, given, language)))
 
+    def shown(
+        self, example: Conversation, values: Mapping[str, Any], language: str | None = None
+    ) -> tuple[Message, ...]:
+        """An example as it is shown: in the words of the prompt, its answer last. Raises as `ask`."""
+        return tuple(self._shown(example, self.read(values), self.language_for(language)))
+
     def read(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values of all variables that were given or have a default. Raises RequestError."""
         known = self.settings.variables

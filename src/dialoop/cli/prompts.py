@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dialoop.cli import prompted
 from dialoop.cli.projects import DEFAULT_PROJECT, Project, open_project
 from dialoop.cli.tables import day, print_json, print_table
+from dialoop.cli.values import SetValue, values_of
 from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
     from dialoop.types import Conversation
 
 app = typer.Typer(help="List, show, compare, render, add, promote and export prompts.", no_args_is_help=True)
+app.command("eval")(prompted.evaluate)
+app.command("optimise")(prompted.optimise)
+app.command("optimize", hidden=True)(prompted.optimise)
 
 Ref = Annotated[str, typer.Argument(help="NAME for the promoted version, or else the newest; NAME@VERSION.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
-SetValue = Annotated[
-    list[str] | None, typer.Option("--set", help="A variable, as in --set into=zh; NAME=@FILE reads a file.")
-]
 
 
 @app.command("list")
@@ -107,7 +109,7 @@ def render(
     from dialoop.chat.wire import message_to_openai
     from dialoop.data.language import spoken
 
-    prompt, given = Prompt(_get(context, project, ref).settings), _values(values or [])
+    prompt, given = Prompt(_get(context, project, ref).settings), values_of(values or [])
     history = _history(user, messages)
     asked = prompt.ask(history, given, language=language or spoken(history, given))
     if model is not None:
@@ -162,6 +164,12 @@ def export(
 ) -> None:
     """Write a prompt as a plain file, and what speaks for it beside it."""
     found = _get(context, project, ref)
+    for path in write_prompt(found, to):
+        typer.echo(f"{path}: {found.ref}")
+
+
+def write_prompt(found: PromptVersion, to: Path) -> tuple[Path, ...]:
+    """The files that were written. Raises ConfigError."""
     path = to / f"{found.name}.toml"
     told = {path: found.source}
     if found.evidence:
@@ -173,7 +181,7 @@ def export(
             each.write_text(text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"{each}: {error.strerror}: choose another folder") from error
-        typer.echo(f"{each}: {found.ref}")
+    return tuple(told)
 
 
 def _get(context: typer.Context, project: str, ref: str) -> PromptVersion:
@@ -186,23 +194,6 @@ def _plain(version: PromptVersion) -> dict[str, Any]:
 
     told = version.settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     return {**asdict(version), "ref": version.ref, "template": told}
-
-
-def _values(given: list[str]) -> dict[str, str]:
-    """NAME=VALUE, NAME=@FILE."""
-    found = {}
-    for each in given:
-        name, separator, value = each.partition("=")
-        if not separator or not name:
-            raise ConfigError(f"--set {each[:64]}: expected NAME=VALUE, such as --set into=zh")
-        if value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "not UTF-8"
-                raise ConfigError(f"--set {name}: {value[1:]}: {reason}: give a text file") from error
-        found[name] = value
-    return found
 
 
 def _history(user: str | None, path: Path | None) -> Conversation:

@@ -88,6 +88,37 @@ class ExampleSettings(Settings):
         return turns
 
 
+class FewShotSettings(Settings):
+    """Which examples are shown, and in which order."""
+
+    select: Literal["all", "random", "bm25", "embeddings", "mmr", "balanced"] = "all"
+    """`all` as they come; `random` the same for every question; those nearest to the question by its words
+    (`bm25`) or by vectors (`embeddings`); near and unlike each other (`mmr`: Carbonell and Goldstein 1998);
+    `balanced` the nearest of every class before the second of any."""
+    count: int = Field(4, ge=1, le=1000)
+    """How many, unless they are `all`."""
+    order: Literal["nearest_last", "nearest_first", "given"] = "nearest_last"
+    """Of those chosen; `given` as they stood among all."""
+    by: Literal["words", "vectors"] = "words"
+    """What `mmr` and `balanced` take for near."""
+    diversity: float = Field(0.5, ge=0, le=1)
+    """Of `mmr`: 0 minds nearness alone, 1 unlikeness alone."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Of all examples together; those that no longer fit are left out."""
+    seed: int = 0
+    """Of `random`."""
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether a model must embed the examples and the question."""
+        return self.select == "embeddings" or (self.select in ("mmr", "balanced") and self.by == "vectors")
+
+    @property
+    def depends_on_question(self) -> bool:
+        """Whether different questions are shown different examples."""
+        return self.select not in ("all", "random")
+
+
 class ParameterSettings(Settings):
     """How answers are drawn, where a request does not say otherwise."""
 
@@ -116,6 +147,8 @@ class PromptSettings(Settings):
     """By language, such as `en` and `zh`; the first is taken where a language has none."""
     examples: tuple[ExampleSettings, ...] = ()
     """Shown between the system message and the question."""
+    few_shot: FewShotSettings = FewShotSettings()
+    """Which of the examples are shown."""
     parameters: ParameterSettings = ParameterSettings()
     """How answers are drawn."""
     model: str | None = None

@@ -110,7 +110,7 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
     judge = partial(Judged, chat, policy, record=recorder(store))
-    prompts = PromptShelf(store)
+    prompts = PromptShelf(store, engine)
     app.include_router(chat_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
     app.include_router(response_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
     app.include_router(completion_routes(chat, **bounds))
