@@ -111,12 +111,12 @@ def test_no_choice_shows_one_twice_too_many_or_more_than_fits(
     assert len(found) <= (len(SAID) if select == "all" else count)
 
 
-def tests_of(*rows: Conversation) -> tuple[Case, ...]:
+def cases_of(*rows: Conversation) -> tuple[Case, ...]:
     return cases(rows)
 
 
 def test_an_example_that_asks_what_a_case_asks_is_refused_or_left_out() -> None:
-    case = tests_of(example("My card was STOLEN!", "card"), example("where is my parcel", "other"))
+    case = cases_of(example("My card was STOLEN!", "card"), example("where is my parcel", "other"))
     with pytest.raises(EvalError, match="1 examples ask what a test case asks"):
         apart(POOL.examples, case)
     kept, found = apart(POOL.examples, case, drop=True)
@@ -129,7 +129,7 @@ def test_an_example_of_a_cases_scenario_is_one_too() -> None:
         Conversation(each.messages, metadata={"scenario": name})
         for each, name in zip(POOL.examples, "aabbcc", strict=True)
     ]
-    case = tests_of(Conversation(example("quite another thing", "x").messages, metadata={"scenario": "b"}))
+    case = cases_of(Conversation(example("quite another thing", "x").messages, metadata={"scenario": "b"}))
     kept, found = apart(rows, case, drop=True)
     assert found.grouped == (2, 3)
     assert len(kept) == 4

@@ -32,7 +32,7 @@ Done = Callable[[str, int, int], None]
 T = TypeVar("T")
 AT_ONCE = 16
 EMBEDDED_AT_ONCE = 64
-CONTEXTS = 6
+CONTEXTS = 4
 """Sets of examples that are shown before questions without content, where each question has its own."""
 
 
@@ -223,7 +223,7 @@ class Prompted:
         Where each question has examples of its own, after those of a few: the examples' own pull towards
         their classes is what a selection is for, and only what all have in common is to be divided out.
         """
-        sets = list(dict.fromkeys(each.examples for each in shown))
+        sets = list({content_keys(each.examples).tobytes(): each.examples for each in shown}.values())
         step = max(1, len(sets) // CONTEXTS)
         own = asking.pool is None and asking.prompt.settings.few_shot.select == "all"
         asked = [

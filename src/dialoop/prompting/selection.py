@@ -76,6 +76,7 @@ class Pool:
         """(n,) cosines to the question."""
         if settings.needs_vectors:
             assert self.vectors is not None
+            assert vector is not None
             return np.asarray(self.vectors @ vector, dtype=np.float32)
         analyser, matrix = self._terms
         asked = analyser.transform([asked_text(question)])
@@ -104,7 +105,7 @@ class Pool:
     def _in_turns(self, near: Vector) -> list[int]:
         """The nearest of every class, then the second of every class, and so on; nearer classes first."""
         seen: dict[str, int] = {}
-        turns = []
+        turns: list[tuple[int, int, int]] = []
         for place in _descending(near):
             label = label_of(self.examples[place])
             turns.append((seen.get(label, 0), len(turns), place))

@@ -89,14 +89,15 @@ class Prompts:
 
     def get(self, ref: str) -> PromptVersion:
         """`name@2`, the id of a version, or of `name` the one that counts. Raises StoreError."""
+        found: tuple[PromptVersion, ...]
         with self.engine.connect() as connection:
             if ref.startswith("pmpt_") and "@" not in ref:
                 row = connection.execute(self._mine().where(T.id == ref)).one_or_none()
-                found = [] if row is None else [_version(row)]
+                found = () if row is None else (_version(row),)
             else:
                 name, number = split_name(ref)
                 found = self._versions(connection, name)
-                found = [each for each in found if number in (None, each.version)]
+                found = tuple(each for each in found if number in (None, each.version))
         if not found:
             raise StoreError(
                 f"no prompt {echo(ref)} here{nearest(ref, self._known(ref))}: see dialoop prompts list"
@@ -122,11 +123,12 @@ class Prompts:
         refs = {each.ref for each in self.list() if each.name == plain and "@" in ref}
         return {each.name for each in self.list()} | refs
 
-    def _versions(self, connection: sa.Connection, name: str | None) -> list[PromptVersion]:
+    def _versions(self, connection: sa.Connection, name: str | None) -> tuple[PromptVersion, ...]:
         """Of a name, the shipped one included; None = all that are not shipped."""
         query = self._mine() if name is None else self._mine().where(T.name == name)
-        found = [_version(row) for row in connection.execute(query)]
-        return found + ([shipped()[name]] if name in shipped() else [])
+        found = tuple(_version(row) for row in connection.execute(query))
+        same = None if name is None else shipped().get(name)
+        return found if same is None else (*found, same)
 
     def _mine(self) -> sa.Select[Any]:
         return sa.select(prompt_versions).where(T.project_id == self.project)
