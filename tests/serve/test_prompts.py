@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,12 @@ from typing import Any
 import pytest
 from openai import BadRequestError, OpenAI
 
+from dialoop.errors import RequestError
+from dialoop.serve.prompts import PromptShelf
 from dialoop.store.registry import Store
 from tests.serve.scripted import Scripted
 from tests.serve.test_responses import asking
+from tests.tiny import tiny_model
 
 DESK = """
 name = "desk"
@@ -219,3 +223,19 @@ def test_examples_by_vectors_need_an_engine_that_embeds(engine: Scripted, tmp_pa
         else:
             with pytest.raises(BadRequestError, match="does not embed"):
                 asked()
+
+
+def test_a_soft_prompt_is_answered_by_its_own_model(engine: Scripted, tmp_path: Path) -> None:
+    base = str(tiny_model())
+    with Store.open(tmp_path) as store:
+        soft = store.models.register("softly", "prompt", tiny_model(), base=base)
+        store.prompts.add(f'name = "soft"\nsoft = "{soft.ref}"\n[wording.en]\nsystem = "Hello."')
+        shelf, project = PromptShelf(store, engine), store.project
+        for model in (None, base, "softly", "softly@1"):
+            body: dict[str, Any] = {"model": model, "prompt": {"id": "soft"}, "messages": []}
+            found = asyncio.run(shelf.named(project, body))
+            assert found is not None
+            assert found.chat(body)["model"] == "softly@1"
+        with pytest.raises(RequestError, match="leave model out") as caught:
+            asyncio.run(shelf.named(project, {"model": "echo", "prompt": {"id": "soft"}}))
+        assert caught.value.param == "model"
