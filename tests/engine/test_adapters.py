@@ -93,6 +93,36 @@ async def test_one_base_answers_for_all_as_each_would_alone(refs: list[ModelRef]
     assert len({answer.text for answer in together[:3]}) == 3
 
 
+async def test_rows_keep_to_their_adapters_while_others_come_and_go(
+    refs: list[ModelRef], tmp_path: Path
+) -> None:
+    """Adapters of several ranks and layers, from four in one step down to one and up again."""
+    third = write_adapter(tmp_path / "third", 3, r=3, target_modules=["gate_proj", "k_proj"])
+    all_refs = [*refs, ModelRef("third", refs[0].base, third)]
+    limits = {"base": 3, "first": 12, "second": 6, "third": 9}
+    late = ["third", "first", "second"]
+
+    def request(name: str, text: str) -> ChatRequest:
+        asked = asking(name, text)
+        return replace(asked, sampling=replace(asked.sampling, max_tokens=limits[name], ignore_eos=True))
+
+    engine = LocalEngine(open_models(all_refs))
+    early = [request(name, QUESTIONS[0]) for name in limits]
+    together = await answers_of(engine, early)
+    together += await answers_of(engine, [request(name, QUESTIONS[1]) for name in late])
+    await engine.aclose()
+    alone = []
+    for asked in (*early, *(request(name, QUESTIONS[1]) for name in late)):
+        ref = next(ref for ref in all_refs if ref.name == asked.model)
+        engine = LocalEngine({ref.name: open_model(ref)})
+        alone += await answers_of(engine, [asked])
+        await engine.aclose()
+    for mine, other in zip(together, alone, strict=True):
+        logs = [[token.logprob for token in answer.logprobs] for answer in (mine, other)]
+        assert mine.text == other.text
+        assert logs[0] == pytest.approx(logs[1], abs=1e-4)
+
+
 async def test_a_prompt_is_read_through_the_adapter(refs: list[ModelRef]) -> None:
     found = []
     for models in (open_models(refs), {"first": open_model(refs[1])}):

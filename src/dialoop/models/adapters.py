@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
+from dialoop.models.bank import MOST_ROWS, Bank, Factors
 from dialoop.models.linear import PackedLinear
-from dialoop.models.load import check_adapter_config
+from dialoop.models.load import check_adapter_config, default_dtype
 from dialoop.models.weights import check_adapter
 
 _NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
@@ -27,14 +28,6 @@ _ALTERS_MORE = (
     "use_dora", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias", "target_parameters",
     "trainable_token_indices", "layer_replication", "alora_invocation_tokens",
 )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Factors:
-    """What one linear layer gets: x Aᵀ Bᵀ. a: (rank, in); b: (out, rank), scaled already."""
-
-    a: Tensor
-    b: Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,12 +89,15 @@ class Adapters:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         weight = next(model.parameters())
-        # On a CPU activations are float32 whatever the weights are.
-        dtype = weight.dtype if weight.is_cuda else torch.float32
+        # As the layers beside which they stand: on a CPU 16 bits are multiplied as bf16 or not at all.
+        narrow = weight.is_cuda or (weight.dtype != torch.float32 and default_dtype("cpu") == torch.bfloat16)
+        dtype = torch.float32 if not narrow else weight.dtype if weight.is_cuda else torch.bfloat16
         self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
         self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
+        self._bank: Bank | None = None
+        self._banked = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +118,8 @@ class Adapters:
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""
         del self._adapters[name]
+        if self._bank is not None and name in self._bank.names:
+            self._bank = None
         watched = {path for factors in self._adapters.values() for path in factors}
         for path in self._hooks.keys() - watched:
             self._hooks.pop(path).remove()
@@ -130,10 +128,21 @@ class Adapters:
     def applied(self, rows: Sequence[tuple[slice, str]]) -> Iterator[None]:
         """While it lasts, these rows of a forward go through these adapters; "" and rows not named: none."""
         self._rows = [(span, self._adapters[name]) for span, name in rows if name]
+        self._banked = self._seat(rows)
         try:
             yield
         finally:
-            self._rows = ()
+            self._rows, self._banked = (), False
+
+    def _seat(self, rows: Sequence[tuple[slice, str]]) -> bool:
+        """Seat the rows in a bank, where they are few and go through several adapters."""
+        names = {name for _, name in rows if name}
+        if len(names) < 2 or rows[-1][0].stop > MOST_ROWS:
+            return False
+        if self._bank is None or not names <= self._bank.names or 2 * len(names) < len(self._bank.names):
+            self._bank = Bank({name: self._adapters[name] for name in sorted(names)})
+        self._bank.seat(rows)
+        return True
 
     @property
     def active(self) -> bool:
@@ -145,6 +154,10 @@ class Adapters:
 
         order: output i is the layer's output order[i], where they were reordered.
         """
+        if self._banked:
+            assert self._bank is not None
+            self._bank.add_to(output, path, x, order)
+            return
         for span, adapter in self._rows:
             if factors := adapter.get(path):
                 low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
