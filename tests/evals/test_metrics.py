@@ -92,9 +92,9 @@ def test_bleu_and_chrf_equal_sacrebleus_on_any_text(pairs: list[tuple[str, str]]
     assert metrics.chrf().value(predictions, references) == pytest.approx(chrf, abs=1e-9)
 
 
-CUT = st.lists(
-    st.sampled_from([*"a5.,-&;\n\t \u3000(好", "&lt;", "&amp;", "<skipped>"]), max_size=14
-).map("".join)
+CUT = st.lists(st.sampled_from([*"a5.,-&;\n\t \u3000(好", "&lt;", "&amp;", "<skipped>"]), max_size=14).map(
+    "".join
+)
 
 
 @settings(max_examples=200)

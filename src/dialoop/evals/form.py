@@ -73,7 +73,7 @@ def endless() -> Metric:
         same_length(predictions, references)
         said, _ = coded_words(predictions, references)
         found = np.column_stack([np.zeros(len(predictions)), np.ones(len(predictions))])
-        for i in np.flatnonzero(repeats(said, LEAST)):
+        for i in np.flatnonzero(repeats(said, LEAST)).tolist():
             found[i, 0] = 100.0 * loops(predictions[i])
         return found
 

@@ -128,6 +128,12 @@ def _grams(texts: Coded, orders: int) -> Iterator[tuple[Keys, Lengths]]:
         yield rolling, ends[ends >= order] - order
 
 
+def _grams_of(texts: Coded, n: int) -> tuple[Keys, Lengths]:
+    """A hash from every place on, and all places that reach into another text."""
+    found = [*_grams(texts, n)]
+    return found[-1][0], np.concatenate([over for _, over in found])
+
+
 def _shared(keys: Keys) -> Counts:
     """(1024,) of sorted keys, whose last bit is the side: over what both have, the rarer side's number."""
     turns = np.flatnonzero((keys[1:] ^ keys[:-1]) == _SIDE)
@@ -145,8 +151,8 @@ def _shared(keys: Keys) -> Counts:
 def rarities(texts: Coded, n: int) -> Counts:
     """(N,) sums over a text's n-grams of 1 / how often each is in all texts together."""
     inside = np.ones(len(texts.codes), dtype=bool)
-    for keys, over in _grams(texts, n):
-        inside[over] = False
+    keys, over = _grams_of(texts, n)
+    inside[over] = False
     inside = inside[: len(keys)]
     _, which, counts = np.unique(keys[inside], return_inverse=True, return_counts=True)
     of = np.repeat(np.arange(len(texts.lengths)), texts.lengths)[: len(keys)][inside]
@@ -159,8 +165,8 @@ def repeats(texts: Coded, n: int) -> NDArray[np.bool_]:
     for start, stop in _blocks(texts.lengths):
         some = texts.part(start, stop, ends)
         marks = np.repeat(np.arange(stop - start, dtype=np.uint64) << _PAIR, some.lengths)
-        for keys, over in _grams(some, n):
-            marks[over] = _NO_PAIR
+        keys, over = _grams_of(some, n)
+        marks[over] = _NO_PAIR
         sides = keys >> _HASH << _SIDE | marks[: len(keys)]
         sides.sort()
         twice = sides[:-1][sides[1:] == sides[:-1]] >> _PAIR

@@ -23,6 +23,7 @@ from dialoop.evals.words import TOKENIZER_NAME, WordUnit, coded_words, normalise
 
 _13A, _REST = Tokenizer13a(), TokenizerRegexp()  # type: ignore[no-untyped-call]
 Stats = NDArray[np.float64]
+Reads = Literal["text", "likelihood", "scores"]
 RougeKind = Literal["rouge1", "rouge2", "rougeL"]
 
 
@@ -31,7 +32,7 @@ class Metric:
     """A number over a set of cases.
 
     cases: (predictions, references) -> (N, k) statistics; where reads = "likelihood", of
-    (log-likelihoods, tokens).
+    (log-likelihoods, tokens); where "scores", of (scores, grades) of each case's options.
     scores: (..., k) summed statistics -> (...) values, so that one call scores all resamples.
     higher_is_better: None where neither direction is (lengths, diversity).
     mixes_languages: whether one value over English and Chinese cases means anything.
@@ -45,7 +46,7 @@ class Metric:
     higher_is_better: bool | None = True
     mixes_languages: bool = True
     digits: int = 1
-    reads: Literal["text", "likelihood"] = "text"
+    reads: Reads = "text"
     binary: bool = False
 
     def aggregate(self, total: Stats) -> float:
