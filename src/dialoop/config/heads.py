@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dialoop.config.methods import FullMethod, MethodSettings
+from dialoop.config.methods import ContinueMethod, FullMethod, MethodSettings
 from dialoop.config.recipes import CleanSettings, CleanStep, OptimSettings, SplitSettings
 from dialoop.config.settings import Settings
 
@@ -91,6 +91,16 @@ class _HeadRecipe(Settings):
     def _default_kind(cls, method: Any) -> Any:
         """A `[method]` table without a kind is the default method's."""
         return {"kind": "full", **method} if isinstance(method, dict) else method
+
+    @field_validator("method")
+    @classmethod
+    def _writes_a_whole_model(cls, method: MethodSettings) -> MethodSettings:
+        if isinstance(method, ContinueMethod):
+            raise ValueError(
+                "continue writes an adapter, and a head is written with all that it stands on: take full or "
+                "lora, which begin at the adapter as it is"
+            )
+        return method
 
 
 class ClassifyRecipe(_HeadRecipe):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
 from dialoop.chat.plain import TextTokenizer
-from dialoop.data.language import is_han
+from dialoop.data.word_ids import WordIds
 from dialoop.errors import TrainError
 from dialoop.train.batch import Batch, Ints
 from dialoop.types import Labelled, Tagged
@@ -69,38 +68,14 @@ def tagged_rows(
 ) -> HeadRows:
     """The tag of a word is learnt at its first token; words beyond `max_length` are cut off."""
     number = {tag: i for i, tag in enumerate(tags)}
-    spell = _Speller(tokenizer)
-    frame = tokenizer.frame([])
-    first = tokenizer.frame([-1]).index(-1)
+    spell = WordIds(tokenizer)
     made, cut = [], 0
     for row in rows:
-        ids: list[int] = []
-        places: list[int] = []
-        for i, word in enumerate(row.tokens):
-            pieces = spell(word, bool(i) and not _joined(row.tokens[i - 1], word))
-            if len(frame) + len(ids) + len(pieces) > max_length:
-                break
-            places.append(first + len(ids))
-            ids += pieces
+        ids, places = spell.ids(row.tokens, max_length)
         cut += len(places) < len(row.tokens)
         classes = tuple(_numbered(tag, number) for tag in row.tags[: len(places)])
-        made.append(HeadRow(tuple(tokenizer.frame(ids)), tuple(places), classes, len(row.tokens)))
+        made.append(HeadRow(tuple(ids), tuple(places), classes, len(row.tokens)))
     return HeadRows(tuple(made), cut)
-
-
-class _Speller:
-    """A word's tokens, by itself: no token spans two words, so each has one of its own."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._spell = lru_cache(100_000)(lambda text: tokenizer.encode(text, framed=False))
-
-    def __call__(self, word: str, spaced: bool) -> list[int]:
-        return self._spell(f" {word}" if spaced else word) or self._spell(".")
-
-
-def _joined(left: str, right: str) -> bool:
-    """Whether no space stands between two words."""
-    return is_han(left[-1:]) or is_han(right[:1])
 
 
 def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = None) -> Batch:

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import (
+    ContinueMethod,
     DistillObjective,
     DpoObjective,
     FreezeMethod,
@@ -188,7 +189,8 @@ def assemble(
 
     folder: keeps what `dpo` holds the model to.  teacher: that of `distill`.
     """
-    model = load_model(base, merge=True)
+    goes_on = isinstance(recipe.method, ContinueMethod)
+    model = load_model(replace(base, adapter=None) if goes_on else base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     trained, weights = (
         sum(weight.numel() for weight in group)
@@ -234,7 +236,10 @@ def _referenced(
     sets = [each for each in (rows, held) if isinstance(each, PairRows)]
     if not (sets and isinstance(recipe.objective, DpoObjective)):
         return rows, held
-    first, *rest = referenced(objective.body, sets, run / "reference", recipe.train.batch_tokens)
+    opened = isinstance(recipe.method, ContinueMethod)
+    first, *rest = referenced(
+        objective.body, sets, run / "reference", recipe.train.batch_tokens, opened=opened
+    )
     return first, rest[0] if rest else None
 
 
