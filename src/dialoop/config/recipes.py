@@ -140,6 +140,8 @@ class TrainSettings(Settings):
     """Updates between checkpoints."""
     seed: int = 0
     """Order of the rows, and the initial adapter weights."""
+    parallel: Literal["replicate", "shard"] = "replicate"
+    """How several processes hold the model: each all of it, or (FSDP2) a part of every layer."""
 
 
 class RegularisationSettings(Settings):
