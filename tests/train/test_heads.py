@@ -139,11 +139,10 @@ def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: 
     assert rows[-1]["loss"] < 0.3 < rows[0]["loss"]
 
 
-@pytest.mark.parametrize("crf", [False, True])
-@pytest.mark.parametrize("on", ["encoder", "decoder"])
+@pytest.mark.parametrize(("on", "crf"), [("encoder", True), ("decoder", False)])
 def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tmp_path: Path) -> None:
     made = taught(
-        bases[on], tmp_path, "tag", crf=crf, train__epochs=300.0, train__batch_rows=4,
+        bases[on], tmp_path, "tag", crf=crf, train__epochs=150.0, train__batch_rows=4,
         optim__learning_rate=RATES[on], **WIDE,
     )  # fmt: skip
     answering = Answering.load(where(made), 40)
@@ -155,8 +154,7 @@ def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tm
     torch.testing.assert_close(mine, logits, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize("loss", ["binary", "in-batch"])
-@pytest.mark.parametrize("on", ["encoder", "decoder"])
+@pytest.mark.parametrize(("on", "loss"), [("encoder", "in-batch"), ("decoder", "binary")])
 def test_answers_that_fit_are_learnt_by_heart(
     on: str, loss: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from dialoop.errors import ModelError, echo
 from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
+from dialoop.models.pretrained import first_line, from_pretrained, refuse_missing
 from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
 from dialoop.models.wrapped import quiet
@@ -115,30 +116,9 @@ def check_adapter_config(folder: Path) -> dict[str, Any]:
 
 def _load_base(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    loader: Any = AutoModelForCausalLM
-    progress: Any = logging
-    progress.disable_progress_bar()
-    try:
-        model, report = loader.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{folder}: transformers cannot load it: {_first_line(error)}: check config.json"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}; expected all that "
-            f"config.json describes: copy the model again"
-        )
+    model, missing = from_pretrained(AutoModelForCausalLM, folder, dtype, warns=True)
+    refuse_missing(folder, missing)
     return model
 
 
@@ -169,7 +149,7 @@ def fitting(folder: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{folder}: the adapter does not fit its base: {_first_line(error)}: "
+            f"{folder}: the adapter does not fit its base: {first_line(error)}: "
             f"use the base that it was trained on"
         ) from error
 
@@ -207,8 +187,3 @@ def _check_keys(model: Any, folder: Path) -> None:
         raise ValueError(f"tensor {name} is missing")
     for name in sorted(held - wanted):
         raise ValueError(f"tensor {name} has no place in the model")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(":. ")
