@@ -95,7 +95,7 @@ def _form(row: dict[str, Any]) -> str | None:
 
 
 def _example(form: str | None) -> str:
-    if form in FOR_HEADS:
+    if form is not None and form in FOR_HEADS:
         return FOR_HEADS[form][1]
     return next((text for name, text in EXAMPLES.items() if name == form != "text"), EXAMPLES["openai"])
 

@@ -50,14 +50,12 @@ class Shards:
     def gather(self) -> None:
         """The weights where they were before, whole; in all processes together."""
         for module, name, weight in self._places:
-            weight.data = _held(module, name).full_tensor()  # type: ignore[attr-defined]
+            weight.data = _held(module, name).full_tensor()
             module._parameters[name] = weight
 
 
-def _held(module: nn.Module, name: str) -> Parameter:
-    held = module._parameters[name]
-    assert held is not None
-    return held
+def _held(module: nn.Module, name: str) -> Any:
+    return module._parameters[name]
 
 
 def is_shared(weight: Tensor) -> bool:
@@ -67,7 +65,8 @@ def is_shared(weight: Tensor) -> bool:
 
 def local(weight: Tensor) -> Tensor:
     """What this process holds of it: the same memory."""
-    return weight.detach().to_local() if is_shared(weight) else weight.detach()  # type: ignore[operator, no-any-return]
+    held: Any = weight.detach()
+    return held.to_local() if is_shared(held) else held  # type: ignore[no-any-return]
 
 
 def whole(part: Tensor, like: Tensor) -> Tensor:
