@@ -21,6 +21,7 @@ from dialoop.errors import ConfigError, TrainError
 from dialoop.models.head_config import labels_of
 from dialoop.models.headed_method import HEAD, attach_head
 from dialoop.models.heads import ADAPTER, Headed, load_headed, scores_of
+from dialoop.train.batch import halved
 from dialoop.train.head_answers import Answering
 from dialoop.train.head_loss import BinaryObjective, HeadObjective, RankedObjective
 from dialoop.train.head_plan import PairPlan
@@ -281,6 +282,23 @@ def test_the_binary_loss_is_torchs_and_the_ranked_one_is_a_softmax_over_the_grou
     ranked = RankedObjective(headed, settings.regularisation)(pack_heads(rows, [0.0, 1.0] * 2))
     groups = -torch.log_softmax(logits[:3], 0)[0] - torch.log_softmax(logits[3:], 0)[0]
     torch.testing.assert_close(ranked, groups, atol=1e-4, rtol=1e-4)
+
+
+def test_where_memory_ends_answers_stay_among_those_that_they_are_ranked_against(
+    bases: dict[str, Path],
+) -> None:
+    recipe = head_recipe("pair", negatives=2, loss="in-batch", train__batch_rows=6, train__batch_tokens=1024)
+    base = ModelRef("tiny", bases["encoder"])
+    model = attach_head(base, "sequence", ("fits",), recipe.method, seed=1, dtype=torch.float32).model.eval()
+    objective = RankedObjective(Headed(model, base.base), recipe.regularisation)
+    pairs = PairTexts(TextTokenizer(base.base), 40)
+    (batch,) = PairPlan(PAIRS, pairs, 2, recipe.train, recipe.optim, ranked=True).batches(0)
+    for times, count in ((1, 2), (2, 4), (9, 6)):
+        pieces = halved(batch, times)
+        assert len(pieces) == count
+        assert sum(piece.worth for piece in pieces) == batch.worth
+        parts = torch.stack([objective(piece) for piece in pieces]).sum()
+        torch.testing.assert_close(parts, objective(batch), atol=1e-4, rtol=1e-4)
 
 
 def test_wrong_answers_come_from_the_same_update_and_are_never_the_right_one() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,3 +93,38 @@ def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = 
         weights[at] = 1.0 if class_weights is None else [class_weights[c] for c in row.classes]
     ids: Ints = np.concatenate([np.asarray(row.token_ids, np.int64) for row in rows])
     return Batch(ids, targets, weights, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedBatch(Batch):
+    """Documents that are learnt group by group: where memory ends, it is halved between groups.
+
+    groups: how many documents each has.
+    """
+
+    groups: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return len(self.groups)
+
+    def halves(self) -> tuple[GroupedBatch, GroupedBatch]:
+        """Two batches of about as many tokens; of at least two groups."""
+        documents = np.cumsum(self.groups)[:-1]
+        ends = np.cumsum(self.lengths)[documents - 1]
+        group = int(np.abs(ends - len(self.token_ids) / 2).argmin())
+        place, count = int(ends[group]), int(documents[group])
+        first = self.part(slice(None, place), slice(None, count))
+        second = self.part(slice(place, None), slice(count, None))
+        return (
+            replace(first, groups=self.groups[: group + 1]),
+            replace(second, groups=self.groups[group + 1 :]),
+        )
+
+
+def pack_groups(
+    groups: Sequence[Sequence[HeadRow]], class_weights: Sequence[float] | None = None
+) -> GroupedBatch:
+    """Groups side by side, as `pack_heads` lays rows."""
+    batch = pack_heads([row for group in groups for row in group], class_weights)
+    return GroupedBatch(batch.token_ids, batch.targets, batch.weights, batch.lengths, tuple(map(len, groups)))
