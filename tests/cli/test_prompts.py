@@ -32,7 +32,7 @@ def test_a_prompt_goes_out_as_a_file_is_changed_and_comes_in_again(tmp_path: Pat
     found = run(tmp_path, "diff", "classify@0", "classify@1", code=1)
     assert "-You sort" in found
     assert "+You sort messages into classes. Answer with the name of one class and no more." in found
-    assert "say the same" in run(tmp_path, "diff", "classify@1", "classify")
+    assert "say the same" in run(tmp_path, "diff", "classify@0", "classify")
     assert "classify means classify@1" in run(tmp_path, "promote", "classify@1")
     shown = run(tmp_path, "show", "classify")
     assert "classify@0" in shown

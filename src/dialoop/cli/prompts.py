@@ -23,7 +23,7 @@ app.command("eval")(prompted.evaluate)
 app.command("optimise")(prompted.optimise)
 app.command("optimize", hidden=True)(prompted.optimise)
 
-Ref = Annotated[str, typer.Argument(help="NAME for the promoted version, or else the newest; NAME@VERSION.")]
+Ref = Annotated[str, typer.Argument(help="NAME for what it means now, or NAME@VERSION.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 
@@ -80,8 +80,8 @@ def diff(
     import difflib
 
     first, second = (_get(context, project, ref) for ref in (before, after))
-    lines = [each.settings.toml().splitlines() for each in (first, second)]
-    found = list(difflib.unified_diff(*lines, first.ref, second.ref, lineterm=""))
+    old, new = (each.settings.toml().splitlines() for each in (first, second))
+    found = list(difflib.unified_diff(old, new, first.ref, second.ref, lineterm=""))
     typer.echo("\n".join(found) if found else f"{first.ref} and {second.ref} say the same")
     raise typer.Exit(1 if found else 0)
 
