@@ -13,7 +13,7 @@ from dialoop.data.sources import read_source
 from dialoop.errors import DataError
 from dialoop.evals.suites import REPLY, Task, task_named
 from dialoop.evals.task import Case, cases
-from dialoop.jobs.comparing import dialogues_of
+from dialoop.jobs.under_test import rows_of
 from dialoop.prompting.leakage import Leaked, apart
 from dialoop.types import Conversation, Document, Message
 
@@ -71,7 +71,7 @@ def _dialogues(
     sources: Sequence[str], task: str, scratch: Path, rejects: list[Rejected]
 ) -> tuple[Conversation, ...]:
     if task != CLASSIFICATION:
-        return dialogues_of(tuple(sources), scratch).train
+        return rows_of(task_named(task), tuple(sources), scratch).train
     found = [row for source in sources for row in LABELLED.read(source, {}, rejects.append)]
     if not found:
         raise DataError(f"{', '.join(sources)}: no row has a text and a label: give labelled rows")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -16,6 +18,7 @@ from dialoop import __version__
 from dialoop.access.account import RATE_HEADERS
 from dialoop.access.keyring import Keyring
 from dialoop.access.ledger import Ledger
+from dialoop.config.trials import TrialSettings
 from dialoop.errors import UnknownModelError
 from dialoop.safety.moderated import Moderated
 from dialoop.safety.policy import Policy, SafetySettings
@@ -45,9 +48,10 @@ from dialoop.serve.responses.fields import ResponseBody
 from dialoop.serve.responses.routes import response_routes
 from dialoop.serve.scoring import scoring_routes
 from dialoop.serve.tokens import token_routes
+from dialoop.serve.trials import Trials, feedback_routes
 from dialoop.serve.watched import watched
 from dialoop.store.registry import Store
-from dialoop.types import Catalogue, Condition, Engine, Health
+from dialoop.types import Catalogue, Condition, Engine, Health, Served
 
 
 def make_app(
@@ -66,6 +70,7 @@ def make_app(
     safety: SafetySettings = SafetySettings(),  # noqa: B008
     batch_rows: int = 8,
     tuning: Tuning | None = None,
+    trials: Mapping[str, TrialSettings] = MappingProxyType({}),
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
@@ -77,7 +82,7 @@ def make_app(
     at once.  tuning: trains what requests ask for; None = they are refused.
     max_open: requests to models that may be open, None = as many as the engine allows.
     cors_origins: web pages that may ask from a browser, "*" = all.  log_requests: a line for each request.
-    safety: the moderation filter.
+    safety: the moderation filter.  trials: names whose requests go to one of several arms.
     """
     metrics, doors = Metrics(), Doors(max_open)
     ledger = None if store is None else Ledger(store.key_book)
@@ -110,16 +115,16 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     keeper = None if store is None else Keeper(store)
     judge = partial(Judged, chat, policy, record=recorder(store))
-    prompts = PromptShelf(store, engine)
-    app.include_router(chat_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
-    app.include_router(response_routes(chat, keeper, judge=judge, prompts=prompts, **bounds))
+    prompts, on_trial = PromptShelf(store, engine), Trials(trials)
+    app.include_router(chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds))
+    app.include_router(response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds))
     app.include_router(completion_routes(chat, **bounds))
     app.include_router(moderation_routes(policy, **bounds))
     app.include_router(token_routes(engine, **bounds))
     app.include_router(scoring_routes(engine, **bounds))
     app.include_router(embedding_routes(engine, **bounds))
     app.include_router(adapter_routes(engine, adapters, **bounds))
-    app.include_router(_catalogue_routes(engine))
+    app.include_router(_catalogue_routes(engine, trials))
     app.include_router(_service_routes(engine, doors))
     app.include_router(metrics_routes(engine, metrics))
     if store is not None and keeper is not None:
@@ -128,6 +133,7 @@ def make_app(
             app, inside, lambda: doors.open, engine, store, keeper, max_file_bytes=max_file_bytes,
             batch_rows=batch_rows, **bounds,
         )  # fmt: skip
+        app.include_router(feedback_routes(on_trial, store, **bounds))
         works += add_learning(app, inside, engine, store, tuning, **bounds)
     _describe(app, body_definitions(ChatBody, CompletionBody, ResponseBody))
     install(app)
@@ -156,18 +162,27 @@ def _allow_browsers(app: FastAPI, origins: Sequence[str]) -> None:
     )  # fmt: skip
 
 
-def _catalogue_routes(catalogue: Catalogue) -> APIRouter:
+def _catalogue_routes(catalogue: Catalogue, trials: Mapping[str, TrialSettings]) -> APIRouter:
+    """trials: are asked as models are, those whose arms are all served."""
     router = APIRouter(prefix="/v1/models")
+
+    def served_now() -> dict[str, Served]:
+        found = {each.name: each for each in catalogue.models()}
+        for name, trial in trials.items():
+            arms = [found[arm.model] for arm in trial.arms if arm.model in found]
+            if len(arms) == len(trial.arms):
+                found[name] = replace(arms[0], name=name, context=min(each.context for each in arms))
+        return found
 
     @router.get("")
     async def list_models() -> dict[str, Any]:
         """The served models."""
-        return {"object": "list", "data": [model_to_openai(served) for served in catalogue.models()]}
+        return {"object": "list", "data": [model_to_openai(served) for served in served_now().values()]}
 
     @router.get("/{model:path}")
     async def retrieve_model(model: str) -> dict[str, Any]:
         """One served model."""
-        served = {each.name: each for each in catalogue.models()}
+        served = served_now()
         if model not in served:
             raise UnknownModelError(model, served)
         return model_to_openai(served[model])

@@ -21,6 +21,7 @@ from dialoop.serve.judged import Judge, Judged
 from dialoop.serve.keeper import Keep, Keeper, answers_of, keep_of
 from dialoop.serve.prompts import PromptShelf
 from dialoop.serve.reply import Reply
+from dialoop.serve.trials import Trials, with_headers
 from dialoop.serve.wire import ParsedChat, parse_chat
 from dialoop.types import Chat, Delta, Usage, fold
 
@@ -33,12 +34,14 @@ def chat_routes(
     *,
     judge: Judge,
     prompts: PromptShelf,
+    trials: Trials,
     max_body_bytes: int,
     body_seconds: float,
 ) -> APIRouter:
     """The chat completion route over `engine`.
 
     keeper: of what is answered with `store`.  judge: of what has `moderation`.  prompts: that may be named.
+    trials: that may be asked in the place of a model.
     """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ChatBody, REFUSED)}}
@@ -47,7 +50,7 @@ def chat_routes(
     @router.post("/v1/chat/completions", openapi_extra=schema, response_class=JSONResponse)
     async def create_chat_completion(request: Request) -> Response:
         """Answer a conversation, whole or as server-sent events."""
-        body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
+        body, told = trials.placed(await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
         project = caller_of(request).project
         around = await prompts.named(project, body)
         chat = parse_chat(body, around)
@@ -59,13 +62,13 @@ def chat_routes(
         deltas = cast(Deltas, (judged or engine).chat(chat.request))
         try:
             if chat.stream:
-                return await _stream(chat, deltas, request, keep, judged)
+                return with_headers(await _stream(chat, deltas, request, keep, judged), told)
             async with aclosing(deltas):
                 answers = await while_connected(request.receive, fold(deltas))
             completion = _reply(chat).completion(answers) | await _told(judged)
             if keep is not None:
                 await keep(completion)
-            return JSONResponse(completion)
+            return JSONResponse(completion, headers=told)
         except ClientGoneError:
             return Response(status_code=499)
 

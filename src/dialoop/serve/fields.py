@@ -237,7 +237,7 @@ class SamplingBody(BaseModel):
     priority: int = Field(0, ge=-8, le=8)
     """Lower goes first: each step lets 64 later requests pass."""
     user: str | None = None
-    """Hint: an end user's id; not used."""
+    """An end user's id: a trial gives the same user the same arm; without effect elsewhere."""
 
 
 class ChatBody(SamplingBody):
@@ -288,7 +288,7 @@ class ChatBody(SamplingBody):
     moderation: ModerationWish | None = None
     """Tell which categories messages and answers fall into, by the server's word lists, or block them."""
     safety_identifier: str | None = Field(None, max_length=64)
-    """Hint: an end user's id; not used."""
+    """As `user`, and before it."""
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     """Hint: there is one tier, `default`, which the answer names."""
     prompt_cache_key: str | None = None

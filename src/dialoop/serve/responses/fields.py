@@ -128,9 +128,9 @@ class ResponseBody(Nested):
     max_tool_calls: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Hint: it bounds built-in tools, of which there are none."""
     user: str | None = None
-    """Hint: an end user's id; not used."""
+    """An end user's id: a trial gives the same user the same arm; without effect elsewhere."""
     safety_identifier: str | None = Field(None, max_length=128)
-    """Hint: an end user's id; not used."""
+    """As `user`, and before it."""
     service_tier: (
         Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
     ) = None  # fmt: skip

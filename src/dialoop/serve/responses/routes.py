@@ -28,6 +28,7 @@ from dialoop.serve.responses.fields import REFUSED, ResponseBody
 from dialoop.serve.responses.items import Item
 from dialoop.serve.responses.output import Event
 from dialoop.serve.responses.turns import kept_items
+from dialoop.serve.trials import Trials, with_headers
 from dialoop.types import Chat, Delta
 
 Deltas = AsyncGenerator[Delta, None]
@@ -40,13 +41,14 @@ def response_routes(
     *,
     judge: Judge,
     prompts: PromptShelf,
+    trials: Trials,
     max_body_bytes: int,
     body_seconds: float,
 ) -> APIRouter:
     """The route over `engine`.
 
     keeper: of what is stored, and of what is gone on from.  judge: of what has `moderation`.
-    prompts: that may be named.
+    prompts: that may be named.  trials: that may be asked in the place of a model.
     """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ResponseBody, REFUSED)}}
@@ -55,7 +57,9 @@ def response_routes(
     @router.post("/v1/responses", openapi_extra=schema, response_class=JSONResponse)
     async def create_response(request: Request) -> Response:
         """Answer an input, whole or as server-sent events."""
-        given = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
+        given, headers = trials.placed(
+            await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
+        )
         project = caller_of(request).project
         around = await prompts.named(project, given)
         body = parse_response(given if around is None else around.response(given))
@@ -66,12 +70,12 @@ def response_routes(
         try:
             if body.stream:
                 told = await begun(request.receive, deltas)
-                return EventStream(_events(assembly, told, deltas, keep, judged))
+                return with_headers(EventStream(_events(assembly, told, deltas, keep, judged)), headers)
             async with aclosing(deltas):
                 response = await while_connected(request.receive, _whole(assembly, deltas, judged))
             if keep is not None:
                 await keep(response)
-            return JSONResponse(response)
+            return JSONResponse(response, headers=headers)
         except ClientGoneError:
             return Response(status_code=499)
 
