@@ -85,11 +85,14 @@ def test_what_is_wrong_is_said_with_its_mend(
 
 def test_prompts_are_measured_and_a_better_one_is_searched_for(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    told = [{"text": f"number {i} {i * i % 7} {label}", "label": label} for i in range(12) for label in "abc"]
-    rows.write_text("\n".join(map(json.dumps, told)))
+    written = [
+        {"text": f"number {i} {i * i % 7} {label}", "label": label} for i in range(12) for label in "abc"
+    ]
+    rows.write_text("\n".join(map(json.dumps, written)))
     words = [str(tiny_model()), "classify", str(rows)]
     shown = run(tmp_path, "eval", *words, "--max-cases", "6", "--select", "bm25", "--shots", "2")
-    for each in ("6 cases, 30 examples", "3 labels", "as it is", "2 by bm25", "accuracy", "chance: 33.3"):
+    told = ("6 cases, 30 examples", "3 labels", "as it is", "2 by bm25", "accuracy", "ECE", "chance: 33.3")
+    for each in told:
         assert each in shown
     search = [*words, "--budget", "60", "--trial-cases", "6", "--test-cases", "6", "--with", "rounds=1",
               "--with", "shots=[2]", "--with", "mutations=1", "--with", "example_sets=1"]  # fmt: skip
