@@ -16,6 +16,7 @@ from dialoop.backends.upstream import Upstream, check_name, upstream_from
 from dialoop.config import Settings, validate
 from dialoop.errors import ConfigError, EngineDownError
 from dialoop.safety.policy import SafetySettings
+from dialoop.serve.house import Retention
 from dialoop.types import Engine
 
 FILE = "dialoop.toml"
@@ -28,6 +29,8 @@ class Site(Settings):
     """Servers whose models are served as well, by name; their keys come from the environment."""
     safety: SafetySettings = SafetySettings()
     """The moderation filter."""
+    retention: Retention = Retention()
+    """How long what clients have the server keep stays."""
 
 
 def read_site(home: Path) -> Site:

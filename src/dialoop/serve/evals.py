@@ -112,6 +112,7 @@ def eval_routes(
     async def delete_eval(request: Request, eval_id: str) -> dict[str, Any]:
         """Delete an evaluation, its runs and their items."""
         await asyncio.to_thread(mine(request).delete, eval_id)
+        runner.wake()
         return {"object": "eval.deleted", "deleted": True, "eval_id": eval_id}
 
     @router.post("/{eval_id}/runs", openapi_extra=described(CreateRun), status_code=201)
@@ -119,8 +120,9 @@ def eval_routes(
         """Have a model answer rows and grade its answers, or grade what is there."""
         asked = parse(CreateRun, await read(request))
         models = [each.name for each in catalogue.models() if each.kind == "decoder"]
-        own = store.of(caller_of(request).project)
-        run = await asyncio.to_thread(_start, own, runner, eval_id, asked, models)
+        caller = caller_of(request)
+        own = store.of(caller.project)
+        run = await asyncio.to_thread(_start, own, runner, eval_id, asked, models, caller.key)
         runner.wake()
         return JSONResponse(run_to_openai(run, {}), 201)
 
@@ -149,12 +151,14 @@ def eval_routes(
         """End a run; what was graded stays."""
         evals = mine(request)
         run = await asyncio.to_thread(_cancel, evals, eval_id, run_id)
+        runner.wake()
         return await asyncio.to_thread(told, evals, run)
 
     @router.delete("/{eval_id}/runs/{run_id}")
     async def delete_eval_run(request: Request, eval_id: str, run_id: str) -> dict[str, Any]:
         """Delete a run and its items."""
         await asyncio.to_thread(mine(request).delete_run, eval_id, run_id)
+        runner.wake()
         return {"object": "eval.run.deleted", "deleted": True, "run_id": run_id}
 
     @router.get("/{eval_id}/runs/{run_id}/output_items")
@@ -179,7 +183,9 @@ def eval_routes(
     return router
 
 
-def _start(store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, models: list[str]) -> EvalRun:
+def _start(
+    store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, models: list[str], key: str | None
+) -> EvalRun:
     """A new run of rows that have been read once. Raises HttpError or UnknownModelError."""
     found, source = store.evals.get(eval_id), asked.data_source
     _check_source(source, models)
@@ -193,7 +199,7 @@ def _start(store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, mod
         raise HttpError(400, f"data_source.source: {error}", param="data_source.source", code=code) from None
     return store.evals.start(
         eval_id, run_id, asked.name or found.name, getattr(source, "model", None) or "",
-        source.model_dump(exclude_none=True), asked.metadata,
+        source.model_dump(exclude_none=True), asked.metadata, key,
     )  # fmt: skip
 
 
