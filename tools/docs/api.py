@@ -35,7 +35,7 @@ REFUSED_BY: Mapping[str, Mapping[str, Refused]] = {
     "POST /v1/responses": responses.REFUSED,
 }
 DOCUMENTED: Mapping[str, Documented] = {
-    CHAT_ROUTE: Documented("dialoop.serve.fields:ChatBody", CHAT, peers=BY_PARAMETER),
+    CHAT_ROUTE: Documented("dialoop.serve.fields:ChatBody", CHAT, peers=BY_PARAMETER | {"prompt": "N N N N"}),
     TEXT_ROUTE: Documented("dialoop.serve.fields:CompletionBody", CHAT | TEXT, peers=BY_PARAMETER),
     **ROUTES,
 }

@@ -131,6 +131,7 @@ BY_ROUTE: dict[str, str] = {
     "GET /v1/models": "Y Y P Y",
     "/v1/embeddings": "Y Y N Y",
     "/v1/moderations": _NONE,
+    "/v1/feedback": _NONE,
     "/v1/batches": _NONE,
     "/v1/files": _NONE,
     "/v1/uploads": _NONE,

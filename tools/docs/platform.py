@@ -126,6 +126,18 @@ ROUTES: dict[str, Documented] = {
         },
         {"input": "Hi"},
     ),
+    "POST /v1/feedback": Documented(
+        "dialoop.serve.trials:FeedbackBody",
+        {
+            "value": ({"value": 0.5}, {"value": "good"}),
+            "name": ({"name": "thumb"}, {"name": ""}),
+            "target": ({"target": "chatcmpl-1"}, {"target": 1}),
+            "trial": ({"trial": "desk"}, {"trial": "nobody"}),
+            "user": ({"user": "u-2"}, {"user": ""}),
+            "comment": ({"comment": "very kind"}, {"comment": 1}),
+        },
+        {"value": 1, "user": "u-1"},
+    ),
     "POST /v1/load_lora_adapter": Documented(
         "dialoop.serve.adapters:LoadBody",
         {
@@ -274,9 +286,9 @@ ROUTES: dict[str, Documented] = {
         {"data_source": _DATA},
     ),
     "GET /v1/evals/{eval_id}/runs": Documented(
-        "dialoop.serve.evals:RunsQuery", {**_LIST, "status": ({"status": "completed"}, {"status": "done"})}
+        "dialoop.serve.eval_runs:RunsQuery", {**_LIST, "status": ({"status": "completed"}, {"status": "done"})}
     ),
     "GET /v1/evals/{eval_id}/runs/{run_id}/output_items": Documented(
-        "dialoop.serve.evals:ItemsQuery", {**_LIST, "status": ({"status": "pass"}, {"status": "passed"})}
+        "dialoop.serve.eval_runs:ItemsQuery", {**_LIST, "status": ({"status": "pass"}, {"status": "passed"})}
     ),
 }  # fmt: skip

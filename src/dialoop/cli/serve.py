@@ -122,6 +122,7 @@ def serve(
             store=store, max_open=max_open, cors_origins=origins, log_requests=log_requests,
             max_file_bytes=max_file_bytes, batch_rows=batch_rows, tuning=tuning, safety=site.safety,
             retention=site.retention, classifier="".join(map(served_name, reading)),
+            trials=site.trials,
         )  # fmt: skip
         if log_requests:
             _log_to_stderr()

@@ -14,6 +14,7 @@ from dialoop.backends.remote import RemoteEngine
 from dialoop.backends.routed import Route, RoutedEngine
 from dialoop.backends.upstream import Upstream, check_name, upstream_from
 from dialoop.config import Settings, validate
+from dialoop.config.trials import TrialSettings
 from dialoop.errors import ConfigError, EngineDownError
 from dialoop.safety.policy import SafetySettings
 from dialoop.serve.house import Retention
@@ -31,6 +32,8 @@ class Site(Settings):
     """The moderation filter."""
     retention: Retention = Retention()
     """How long what clients have the server keep stays."""
+    trials: Mapping[str, TrialSettings] = Field(default_factory=dict)
+    """Names that are asked as models are, whose users are parted among arms."""
 
 
 def read_site(home: Path) -> Site:

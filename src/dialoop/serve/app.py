@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from dialoop import __version__
 from dialoop.access.account import RATE_HEADERS
 from dialoop.access.keyring import Keyring
 from dialoop.access.ledger import Ledger
+from dialoop.config.trials import TrialSettings
 from dialoop.safety.moderated import Moderated
 from dialoop.safety.policy import Policy, SafetySettings
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
@@ -38,11 +40,13 @@ from dialoop.serve.metrics import Metrics, metrics_routes
 from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.multipart import OVERHEAD_BYTES
 from dialoop.serve.observe import Observer
+from dialoop.serve.prompts import PromptShelf
 from dialoop.serve.responses.fields import ResponseBody
 from dialoop.serve.responses.routes import response_routes
 from dialoop.serve.scoring import scoring_routes
 from dialoop.serve.service import catalogue_routes, service_routes
 from dialoop.serve.tokens import token_routes
+from dialoop.serve.trials import Trials, feedback_routes
 from dialoop.serve.watched import watched
 from dialoop.store.registry import Store
 from dialoop.store.replies import Replies
@@ -67,6 +71,7 @@ def make_app(
     tuning: Tuning | None = None,
     retention: Retention = Retention(),  # noqa: B008
     classifier: str = "",
+    trials: Mapping[str, TrialSettings] = MappingProxyType({}),
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
 
@@ -79,7 +84,8 @@ def make_app(
     max_open: requests to models that may be open, None = as many as the engine allows.
     cors_origins: web pages that may ask from a browser, "*" = all.  log_requests: a line for each request.
     safety: the moderation filter.  classifier: the name by which `engine` serves the model of it, if it has
-    one.  retention: how long what the store keeps stays.
+    one.  retention: how long what the store keeps stays.  trials: names whose requests go to one of several
+    arms.
     """
     metrics, doors = Metrics(), Doors(max_open)
     ledger = None if store is None else Ledger(store.key_book)
@@ -94,16 +100,17 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
     judge = partial(Judged, chat, policy, record=recorder(store))
+    prompts, on_trial = PromptShelf(store, engine), Trials(trials)
     for router in (
-        chat_routes(chat, keeper, judge=judge, **bounds),
-        response_routes(chat, keeper, judge=judge, **bounds),
+        chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
+        response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
         completion_routes(chat, **bounds),
         moderation_routes(policy, **bounds),
         token_routes(engine, **bounds),
         scoring_routes(engine, **bounds),
         embedding_routes(engine, **bounds),
         adapter_routes(engine, adapters, **bounds),
-        catalogue_routes(engine),
+        catalogue_routes(engine, trials),
         service_routes(engine, doors),
         metrics_routes(engine, metrics),
     ):
@@ -114,6 +121,7 @@ def make_app(
             app, inside, lambda: doors.open, engine, store, keeper, max_file_bytes=max_file_bytes,
             batch_rows=batch_rows, retention=retention, **bounds,
         )  # fmt: skip
+        app.include_router(feedback_routes(on_trial, store, **bounds))
         works += add_learning(app, inside, engine, store, tuning, **bounds)
     _describe(app, body_definitions(ChatBody, CompletionBody, ResponseBody))
     install(app)

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from dialoop import __version__
+from dialoop.config.trials import TrialSettings
 from dialoop.errors import UnknownModelError
 from dialoop.serve.admission import Doors
 from dialoop.serve.reply import model_to_openai
-from dialoop.types import Catalogue, Condition, Engine, Health
+from dialoop.types import Catalogue, Condition, Engine, Health, Served
 
 
-def catalogue_routes(catalogue: Catalogue) -> APIRouter:
-    """The routes over the models that there are."""
+def catalogue_routes(catalogue: Catalogue, trials: Mapping[str, TrialSettings]) -> APIRouter:
+    """The routes over the models. trials: are asked as models are, those whose arms are all served."""
     router = APIRouter(prefix="/v1/models")
+
+    def served_now() -> dict[str, Served]:
+        found = {each.name: each for each in catalogue.models()}
+        for name, trial in trials.items():
+            arms = [found[arm.model] for arm in trial.arms if arm.model in found]
+            if len(arms) == len(trial.arms):
+                found[name] = replace(arms[0], name=name, context=min(each.context for each in arms))
+        return found
 
     @router.get("")
     async def list_models() -> dict[str, Any]:
         """The served models."""
-        return {"object": "list", "data": [model_to_openai(served) for served in catalogue.models()]}
+        return {"object": "list", "data": [model_to_openai(served) for served in served_now().values()]}
 
     @router.get("/{model:path}")
     async def retrieve_model(model: str) -> dict[str, Any]:
         """One served model."""
-        served = {each.name: each for each in catalogue.models()}
+        served = served_now()
         if model not in served:
             raise UnknownModelError(model, served)
         return model_to_openai(served[model])
