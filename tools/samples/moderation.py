@@ -1,4 +1,4 @@
-"""Makes the shipped moderation sample: `python tools/samples/moderation.py [FOLDER]`, always the same bytes."""
+"""Makes the shipped moderation sample, always the same: `python tools/samples/moderation.py [FOLDER]`."""
 
 from __future__ import annotations
 
