@@ -109,8 +109,8 @@ class Bench:
             ref = self._trained(each, data, start, name, method, rate)
             with self._asked(ref) as model:
                 self._row(each, name, lambda m=model: self._outcomes(m, start, test, data))
-                if name == "LoRA":
-                    self._optimised(model, each, data, values, "LoRA, optimised")
+        with self._asked(f"{each.name}-lora") as model:
+            self._optimised(model, each, data, values, "LoRA, optimised")
 
     def _data(self, each: Set) -> PromptData:
         sources = each.sources
