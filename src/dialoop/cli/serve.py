@@ -95,7 +95,7 @@ def serve(
         check_origins(origins, keyed)
         listening = bind(host, port)
     with listening:
-        from dialoop.cli.site import gateway, read_site, upstreams_of
+        from dialoop.cli.site import check_trials, gateway, read_site, upstreams_of
         from dialoop.cli.tuned import with_tuning
         from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
@@ -117,6 +117,7 @@ def serve(
                 start(refs), store, refs, lambda ref: start([ref], min(max_rows, TUNED_ROWS)), limit=max_tuned
             )
         serving = engine if engine is not None and not upstreams else gateway(upstreams, engine)
+        check_trials(site, [each.name for each in serving.models()])
         adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
         app = make_app(
             serving, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
