@@ -17,6 +17,7 @@ from dialoop.config import Settings, validate
 from dialoop.config.trials import TrialSettings
 from dialoop.errors import ConfigError, EngineDownError
 from dialoop.safety.policy import SafetySettings
+from dialoop.serve.house import Retention
 from dialoop.types import Engine
 
 FILE = "dialoop.toml"
@@ -29,6 +30,8 @@ class Site(Settings):
     """Servers whose models are served as well, by name; their keys come from the environment."""
     safety: SafetySettings = SafetySettings()
     """The moderation filter."""
+    retention: Retention = Retention()
+    """How long what clients have the server keep stays."""
     trials: Mapping[str, TrialSettings] = Field(default_factory=dict)
     """Names that are asked as models are, whose users are parted among arms."""
 
