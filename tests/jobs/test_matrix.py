@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from dialoop.cli.app import app
 from dialoop.config import EvalSettings
 from dialoop.errors import ConfigError, EvalError
 from dialoop.evals.matrix import Side, matrix_of
@@ -21,7 +23,7 @@ from tests.tiny import make_tiny_model, tiny_model
 
 SETTINGS = EvalSettings(max_cases=6, max_tokens=4, resamples=200)
 KIND = Wording(
-    "kind", lambda history, language: Conversation((Message("system", "Be kind."), *history.messages))
+    "kind", lambda case: Conversation((Message("system", "Be kind."), *case.history.messages))
 )
 
 
@@ -89,3 +91,43 @@ def test_sides_that_answered_other_cases_are_refused(tmp_path: Path) -> None:
         matrix_of([*first, *second], task_named("classification"))
     with pytest.raises(ConfigError, match="at least one --model"):
         cross(Crossing((), (Wording("none"),), ("sample:en",)), tmp_path, lambda *_: None)
+
+
+SHOWN = """
+name = "shown"
+
+[wording.en]
+system = "Even or odd?"
+
+[[examples]]
+messages = [{ role = "user", content = "parcel 3?" }, { role = "assistant", content = "odd" }]
+"""
+
+
+def test_the_command_tells_labels_to_prompts_and_refuses_examples_that_give_a_case_away(
+    tmp_path: Path,
+) -> None:
+    source, out = labelled(tmp_path / "rows.jsonl"), tmp_path / "out"
+    words = [
+        "--home",
+        str(tmp_path),
+        "matrix",
+        source,
+        "--model",
+        str(tiny_model()),
+        "--task",
+        "classification",
+    ]
+    words += ["--max-cases", "4", "--no-speed"]
+    done = CliRunner().invoke(app, [*words, "--prompt", "none", "--prompt", "classify", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    written = json.loads((out / "matrix.json").read_text(encoding="utf-8"))
+    assert [side["prompt"] for side in written["sides"]] == ["none", "classify@0"]
+    told, fewer = written["sides"][1]["tokens"], ("--set", "labels=even")
+    done = CliRunner().invoke(app, [*words, "--prompt", "classify", *fewer, "--out", str(out)])
+    assert json.loads((out / "matrix.json").read_text(encoding="utf-8"))["sides"][0]["tokens"] < told
+    leaking = tmp_path / "shown.toml"
+    leaking.write_text(SHOWN, encoding="utf-8")
+    done = CliRunner().invoke(app, [*words, "--max-cases", "8", "--prompt", str(leaking)])
+    assert isinstance(done.exception, EvalError)
+    assert "1 examples ask what a test case asks" in str(done.exception)

@@ -86,7 +86,7 @@ def serve(
 
     The models run in a process of their own, which is started again should it end.
     """
-    from dialoop.cli.site import gateway, read_site, upstreams_of
+    from dialoop.cli.site import check_trials, gateway, read_site, upstreams_of
     from dialoop.serve.server import Server, bind, check_origins, hosts_for, url_of
     from dialoop.store.registry import Store
 
@@ -116,6 +116,7 @@ def serve(
                 lambda ref: start([ref], max_rows=min(max_rows, TUNED_ROWS)), limit=max_tuned,
             )  # fmt: skip
         serving = engine if engine is not None and not upstreams else gateway(upstreams, engine)
+        check_trials(site, [each.name for each in serving.models()])
         app = make_app(
             serving, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes,
             adapters=adapter_folders(context.obj, adapter_dir) if adapter_dir else None,
