@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -51,8 +51,8 @@ class _Run:
 
     def _heads_first(self, x: Tensor, heads: int) -> Tensor:
         """(documents, heads of keys, length, group, D)."""
-        rows = x[self.tokens].unflatten(1, (heads, -1)).unflatten(0, (self.count, self.length))
-        return rows.transpose(1, 2)
+        shape = (self.count, self.length, heads, x.shape[1] // heads, x.shape[2])
+        return x[self.tokens].view(shape).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,10 @@ def attend_backward(
     grad: Tensor, kept: Sequence[Kept], scale: float, into: tuple[Tensor, Tensor, Tensor]
 ) -> None:
     """Write the gradients of q, k and v `into` these. grad: of what `attend` gave, as (T, H · D)."""
-    heads = len(kept[0].k) // kept[0].run.count
+    heads, size = len(kept[0].k) // kept[0].run.count, kept[0].k.shape[-1]
+    grad = grad.view(len(grad), -1, size)
     for each in kept:
-        run, gh = each.run, each.run.by_head(grad.unflatten(1, (-1, each.k.shape[-1])), heads)
+        run, gh = each.run, each.run.by_head(grad, heads)
         dqh, dkh, dvh = (torch.empty_like(x) for x in (gh, each.k, each.v))
         # The last block sees every key, so it gives the sums their first values.
         for (start, stop), weights in zip(reversed(run.blocks), reversed(each.weights), strict=True):
@@ -146,9 +147,9 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         kept, ctx.kept = ctx.kept, None
         heads, keys = grad.shape[1], len(kept[0].k) // kept[0].run.count
-        into = [grad.new_empty(len(grad), n, grad.shape[2]) for n in (heads, keys, keys)]
-        attend_backward(grad.reshape(len(grad), -1), kept, ctx.scale, (into[0], into[1], into[2]))
-        return *into, None, None
+        dq, dk, dv = (grad.new_empty(len(grad), n, grad.shape[2]) for n in (heads, keys, keys))
+        attend_backward(grad.reshape(len(grad), -1), kept, ctx.scale, (dq, dk, dv))
+        return dq, dk, dv, None, None
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
@@ -159,12 +160,13 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], sc
     """
     if q.device.type == "cpu":
         return _BlockAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-any-return, no-untyped-call]
-    parts = zip(*(x.split(list(lengths)) for x in (q, k, v)), strict=True)  # type: ignore[no-untyped-call]
-    return torch.cat([_alone(*part, scale) for part in parts])
+    ends = list(accumulate(lengths))
+    places = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return torch.cat([_alone(q[at], k[at], v[at], scale) for at in places])
 
 
 def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     """One document, by torch's own kernel."""
-    rows = (x.transpose(0, 1)[None] for x in (q, k, v))
-    out = functional.scaled_dot_product_attention(*rows, is_causal=True, scale=scale, enable_gqa=True)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
     return out[0].transpose(0, 1)

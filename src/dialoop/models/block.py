@@ -214,16 +214,18 @@ class Layer:
         )  # fmt: skip
         if qkv is None or out is None or gate_up is None or down is None:
             return None
-        norms = [
+        norm_q, norm_k = (
             _norm(getattr(attention, name)) if hasattr(attention, name) else None
             for name in ("q_norm", "k_norm")
-        ]
+        )
         first, second = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        return cls(first, qkv, *norms, out, second, gate_up, down, attention.scaling, attention.head_dim)
+        return cls(
+            first, qkv, norm_q, norm_k, out, second, gate_up, down, attention.scaling, attention.head_dim
+        )
 
     def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(T, columns) as queries, keys and values, (T, H, D) each."""
-        q, k, v = (qkv[:, columns].unflatten(1, (-1, self.size)) for columns in self.qkv.columns)
+        q, k, v = (qkv[:, place].view(len(qkv), -1, self.size) for place in self.qkv.columns)
         return q, k, v
 
     def run(self, x: Tensor, given: Packed) -> Tensor:
@@ -251,7 +253,7 @@ def layers(model: nn.Module) -> list[Layer] | None:
     known = config.model_type in FAMILIES and type(model).__module__.startswith("transformers.models.")
     if not known or config.hidden_act != "silu" or getattr(config, "sliding_window", None) is not None:
         return None
-    if model.training and getattr(config, "attention_dropout", 0.0):
+    if model.training and getattr(config, "attention_dropout", None):
         return None
     decoder: Any = model.get_decoder()  # type: ignore[operator]
     stack = decoder.layers

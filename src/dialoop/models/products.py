@@ -42,7 +42,8 @@ class Product:
         dropped = getattr(module.lora_dropout[name], "p", 0.0)
         if name in module.lora_variant or module.lora_bias[name] or dropped:
             return None
-        a, b = module.lora_A[name].weight, module.lora_B[name].weight
+        a: Any = module.lora_A[name].weight
+        b: Any = module.lora_B[name].weight
         return cls(inner.linear, a, b, module.scaling[name]) if a.dtype == _dtype(inner.linear) else None
 
     @property
@@ -175,7 +176,7 @@ def _low_rank(products: Sequence[Product]) -> _LowRank | None:
         return None
     none = held[0].new_zeros(0)
     parts = [none.new_empty(p.linear.out_features, 0) if p.b is None else p.b * p.scale for p in products]
-    return _LowRank(torch.cat(held), torch.block_diag(*parts))
+    return _LowRank(torch.cat(held), torch.block_diag(*parts))  # type: ignore[no-untyped-call]
 
 
 def _side_by_side(products: Sequence[Product]) -> Tensor | None:
@@ -202,5 +203,6 @@ def stack(*modules: nn.Module) -> None:
     alike = len({(weight.shape[1], weight.dtype) for weight in held}) == 1
     if len(held) < len(modules) or not alike or any(weight.device.type != "cpu" for weight in held):
         return
-    for weight, part in zip(held, torch.cat(held).split([len(weight) for weight in held]), strict=True):
-        weight.data = part
+    whole = torch.cat(held)
+    for weight, place in zip(held, _places([len(weight) for weight in held]), strict=True):
+        weight.data = whole[place]
