@@ -338,8 +338,8 @@ MESSAGES = MappingProxyType(
             "没有处处最好者：各组合都在某一列落后（{cases} 个样例）。",
         ),
         "matrix_blind": (
-            "None is told from blind chance ({chance} % right) with {cases} cases: take another model, tune this "
-            "one, or ask more cases.",
+            "None is told from blind chance ({chance} % right) with {cases} cases: take another model, "
+            "tune this one, or ask more cases.",
             "以 {cases} 个样例，没有组合能与随机猜测（正确率 {chance}%）区分：请换模型、微调，或增加样例。",
         ),
         "matrix_marks": (
