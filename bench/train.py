@@ -5,6 +5,7 @@
     python bench/train.py step [--rounds 5] [--length 512]
     python bench/train.py peers [--method lora] [--peers dialoop,trl-packing-bf16] [--updates 3] [--rounds 2]
     python bench/train.py losses [--model small] [--updates 7]
+    python bench/train.py growth [--rounds 3] [--out bench]
 
 Contestants alternate inside one run (A B A B); medians and ratios are printed, and GFLOP/s for the step
 (6 x weights x tokens, attention not counted). `allocator` starts a process for each measurement.
@@ -25,6 +26,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from train_growth import growth
 from train_peers import CONTESTANTS, SHAPES, losses, peers
 
 HEADS, SIZE, TOKENS = 6, 64, 4096
@@ -137,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["attention", "allocator", "step", "peers", "losses"])
+    parser.add_argument("what", choices=["attention", "allocator", "step", "peers", "losses", "growth"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--model", choices=SHAPES, default="C", help="of peers and losses")
@@ -148,9 +150,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every peer")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "dialoop-bench-train",
                         help="where models and rows are kept")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path(), help="where growth writes its plots")
     given = parser.parse_args()
-    if given.what in ("peers", "losses"):
-        {"peers": peers, "losses": losses}[given.what](given)
+    if given.what in ("peers", "losses", "growth"):
+        {"peers": peers, "losses": losses, "growth": growth}[given.what](given)
         return
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     match given.what:

@@ -1,9 +1,9 @@
 """The layers of a Llama, Mistral, Qwen2 or Qwen3 decoder for training on a CPU: two autograd functions each.
 
-Between matrix products a processor with bf16 arithmetic is bound by memory, so what stands there takes as few
-passes as torch's own kernels allow, and gradients are written out: nothing is computed twice, nothing is
-widened to float32 and kept. Linear layers may be LoRA's or held in few bits; anything else, and the whole
-model runs through transformers.
+Between matrix products a processor with bf16 arithmetic is bound by memory, so what stands there takes as
+few passes as torch's own kernels allow, and gradients are written out: nothing is widened to float32 and
+kept, and but for one elementwise product nothing is computed twice. Linear layers may be LoRA's or held in
+few bits; anything else, and the whole model runs through transformers.
 """
 
 from __future__ import annotations
@@ -72,22 +72,21 @@ class _FeedForward(torch.autograd.Function):
         both, low = layer.gate_up.forward(normed)
         gate, up = both.chunk(2, 1)
         act = functional.silu(gate)
-        inner = act * up
-        out, low_down = layer.down.forward(inner, x)
+        out, low_down = layer.down.forward(act * up, x)
         if any(ctx.needs_input_grad):
             ctx.layer = layer
-            ctx.save_for_backward(x, normed, squares, both, act, inner, low, low_down)
+            ctx.save_for_backward(x, normed, squares, both, act, low, low_down)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: Layer = ctx.layer
-        x, normed, squares, both, act, inner, low, low_down = ctx.saved_tensors
+        x, normed, squares, both, act, low, low_down = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        dinner, of_down = layer.down.backward(grad, inner, low_down, wanted=True)
-        assert dinner is not None
         gate, up = both.chunk(2, 1)
+        dinner, of_down = layer.down.backward(grad, act * up, low_down, wanted=True)
+        assert dinner is not None
         dboth = torch.empty_like(both)
         dgate, dup = dboth.chunk(2, 1)
         torch.mul(dinner, act, out=dup)
