@@ -50,6 +50,7 @@ CONTESTANTS = {
     each.name: each
     for each in (
         Contestant("dialoop", "dialoop", "bf16"),
+        Contestant("dialoop-compiled", "dialoop", "compiled"),
         Contestant("dialoop-int8", "dialoop", "int8"),
         Contestant("llama.cpp-bf16", "llama.cpp", "bf16", "BENCH_PYTHON_LLAMA"),
         Contestant("llama.cpp-q8_0", "llama.cpp", "q8_0", "BENCH_PYTHON_LLAMA"),

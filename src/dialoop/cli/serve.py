@@ -51,6 +51,14 @@ def serve(
     speculate: Annotated[
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the layers of small models at the start, which takes most of a minute and a C++ "
+            "compiler: they answer somewhat faster.",
+        ),
+    ] = False,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(help="Let web pages of this origin ask from a browser; may be repeated, '*' = all."),
@@ -107,7 +115,7 @@ def serve(
         def start(refs: Sequence[ModelRef], rows: int = max_rows) -> ProcessEngine:
             return ProcessEngine(
                 refs, context=max_model_len, precision=precision, max_rows=rows, max_open=max_open,
-                speculate=speculate, adapter_memory=adapter_memory * 2**20,
+                speculate=speculate, compiled=compile, adapter_memory=adapter_memory * 2**20,
             )  # fmt: skip
 
         engine, tuning = None, None
