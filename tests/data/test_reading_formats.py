@@ -136,7 +136,7 @@ def test_each_instance_of_a_seed_task_is_a_conversation(tmp_path: Path) -> None:
 def test_a_multiple_choice_question_shows_its_options_and_the_chosen_text(tmp_path: Path) -> None:
     row = {"question": "哪个？", "options": {"A": "红", "B": "蓝"}, "answer": "B", "group": "g"}
     assert only(write_rows(tmp_path / "a.jsonl", [row])) == exchange(
-        "哪个？\nA. 红\nB. 蓝", "B. 蓝", group="g"
+        "哪个？\nA. 红\nB. 蓝", "B. 蓝", group="g", options=["A. 红", "B. 蓝"]
     )
 
 

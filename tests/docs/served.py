@@ -8,6 +8,7 @@ from pathlib import Path
 
 import dialoop
 from dialoop.backends.echo import EchoEngine
+from dialoop.config.trials import TrialSettings
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.engine.pool import Pool
@@ -28,5 +29,7 @@ def platform(home: Path) -> Iterator[str]:
     engine = LocalEngine({name: open_model(ref) for name, ref in bases.items()})
     store = Store.open(home)
     models = TunedModels(Pool(engine, lambda ref: EchoEngine(name=ref.name), limit=1), store, bases)
-    with serving(models, store=store, tuning=Tuning(Idle(), models, bases)) as url:
+    arms = [{"name": name, "model": "dialoop-base", "prompt": "assistant"} for name in ("plain", "short")]
+    trials = {"desk": TrialSettings.model_validate({"arms": arms})}
+    with serving(models, store=store, tuning=Tuning(Idle(), models, bases), trials=trials) as url:
         yield url

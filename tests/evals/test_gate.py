@@ -99,7 +99,7 @@ def test_less_perplexity_is_a_gain_and_more_a_fall() -> None:
 
 def test_a_slow_model_is_held_back() -> None:
     decision = decided({**GAIN, "cost": {"p95_seconds": 1.0}}, report(0.4, 0.8))
-    assert [check.words() for check in decision.reasons] == ["p95_seconds is 1.5, more than 1"]
+    assert [check.words() for check in decision.reasons] == ["seconds an answer (95 %) is 1.5, more than 1"]
 
 
 def test_what_was_not_measured_keeps_the_gate_shut() -> None:

@@ -54,7 +54,8 @@ async def test_a_preference_counts_where_it_survives_the_swap() -> None:
     assert found.wins.value == 0.5
     assert len(judge.requests) == 6  # equal answers need no judge
     assert (
-        found.words() == "judge prefers the tuned model in 1 cases and the other in 1, 2 are ties (p 1.000)."
+        found.words()
+        == "judge prefers the answers after in 1 cases and those before in 1, 2 are ties (p 1.000)."
     )
 
 

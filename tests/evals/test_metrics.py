@@ -17,6 +17,7 @@ from dialoop.errors import EvalError
 from dialoop.evals import metrics
 from dialoop.evals.metrics import Metric
 from dialoop.evals.suites import REPLY
+from dialoop.evals.words import words
 
 ENGLISH = [
     "the",
@@ -89,6 +90,46 @@ def test_bleu_and_chrf_equal_sacrebleus_on_any_text(pairs: list[tuple[str, str]]
     chrf = sacrebleu.corpus_chrf(predictions, [references]).score
     assert metrics.bleu("zh").value(predictions, references) == pytest.approx(bleu, abs=1e-9)
     assert metrics.chrf().value(predictions, references) == pytest.approx(chrf, abs=1e-9)
+
+
+CUT = st.lists(st.sampled_from([*"a5.,-&;\n\t \u3000(好", "&lt;", "&amp;", "<skipped>"]), max_size=14).map(
+    "".join
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(CUT, CUT), min_size=1, max_size=4), st.sampled_from(["en", "zh"]))
+def test_bleu_cuts_numbers_stops_and_entities_as_sacrebleu_does(
+    pairs: list[tuple[str, str]], language: str
+) -> None:
+    said, right = [p for p, _ in pairs], [r for _, r in pairs]
+    scorer = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
+    theirs = np.array(scorer._extract_corpus_statistics(said, [right]), dtype=float)
+    assert (metrics.bleu(language).cases(said, right) == theirs).all()
+
+
+class Words:
+    """Our words, for rouge-score."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+SPOKEN = st.text(st.sampled_from("aáΣσb 好的。-\u0301\u3000"), max_size=20)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(SPOKEN, SPOKEN), min_size=1, max_size=4))
+def test_rouge_and_lengths_of_many_texts_are_of_the_words_of_each(pairs: list[tuple[str, str]]) -> None:
+    said, right = [p for p, _ in pairs], [r for _, r in pairs]
+    kinds: list[metrics.RougeKind] = ["rouge1", "rouge2", "rougeL"]
+    scorer = RougeScorer(list(kinds), tokenizer=Words())
+    theirs = [scorer.score(r, s) for s, r in zip(said, right, strict=True)]
+    for kind in kinds:
+        ours = metrics.rouge(kind).cases(said, right)[:, 0]
+        assert ours == pytest.approx([100 * each[kind].fmeasure for each in theirs])
+    lengths = [[len(words(s)), len(words(r))] for s, r in zip(said, right, strict=True)]
+    assert metrics.length_ratio().cases(said, right).tolist() == lengths
 
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])

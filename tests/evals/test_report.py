@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dialoop.errors import EvalError
+from dialoop.evals.cost import Cost
 from dialoop.evals.difference import marked
-from dialoop.evals.headline import findings, headline
+from dialoop.evals.headline import advice, findings, headline
 from dialoop.evals.html import page
 from dialoop.evals.markdown import markdown
 from dialoop.evals.plot import ticks
-from dialoop.evals.report import Identity, Report, build
+from dialoop.evals.report import Identity, Report, Retained, build
 from dialoop.evals.task import Case, Outcome
 from dialoop.evals.written import as_json, table, write
 from dialoop.types import Conversation, Message
@@ -123,8 +124,9 @@ def test_every_language_has_its_rows_and_bleu_is_never_mixed(report: Report) -> 
 
 def test_the_headline_is_plain_where_the_model_is_better_and_beats_its_neighbour(report: Report) -> None:
     text = headline(report)
-    assert text.startswith("The tuned model is better. It beats the nearest-neighbour baseline")
-    assert headline(report, "zh").startswith("微调后的模型更好。它优于最近邻基线")
+    assert text.startswith("The tuned model is better than the model before. It beats the nearest-neighbour")
+    assert text.endswith("Take the tuned model: nothing is shown to be lost.")
+    assert headline(report, "zh").startswith("微调后的模型 优于 之前的模型。它优于最近邻基线")
     assert re.search(r"English: better: BLEU \+\d+\.\d \[.*better: perplexity −", findings(report)[0])
 
 
@@ -136,14 +138,33 @@ def test_the_headline_says_so_when_the_nearest_neighbour_is_not_beaten() -> None
     assert "It does not beat the nearest-neighbour baseline" in markdown(lost).splitlines()[0]
 
 
-def test_the_headline_says_so_when_the_model_got_worse_or_no_baseline_was_computed() -> None:
-    text = headline(made("none", swapped=True))
-    assert text == "The tuned model is worse. No nearest-neighbour baseline was computed."
+def test_the_headline_says_so_when_the_model_got_worse_and_is_silent_of_a_baseline_that_is_not_there() -> (
+    None
+):
+    identity = Identity(base="shop@1", model="shop@2")
+    text = headline(made("none", identity=identity, swapped=True))
+    assert text == "shop@2 is worse than shop@1. Keep shop@1."
+
+
+def test_advice_minds_what_is_forgotten_what_leaked_and_what_it_takes(report: Report) -> None:
+    lost = Retained("general", made(swapped=True))
+    cost = Cost(12, 1.0, 2.0, 10.0, 1000)
+    slow = dataclasses.replace(cost, median_seconds=3.0)
+    minded = dataclasses.replace(report, retained=(lost,), costs=(cost, slow), leaked=0.2)
+    assert advice(report) == "Take the tuned model: nothing is shown to be lost."
+    text = advice(minded)
+    assert text.startswith("Weigh what the tuned model gains")
+    assert "20 % of the test dialogues repeat" in text
+    assert text.endswith("It takes 3.0 times as long to answer.")
+    few = made(cases=CASES[:1])
+    assert advice(few).startswith("Keep the model before until more speaks for the tuned model")
 
 
 def test_equal_models_are_called_equal() -> None:
     same = outcomes([*map(strong, CASES)], 1.0)
-    assert headline(build(same, same, resamples=100)).startswith("The tuned model answers as before.")
+    assert headline(build(same, same, resamples=100)).startswith(
+        "The tuned model answers as the model before does."
+    )
 
 
 def test_slices_come_worst_first_by_language_intent_turn_and_length(report: Report) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dialoop.errors import ConfigError
 from dialoop.evals.written import write
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
 from dialoop.jobs.comparing import Comparing, compare_models
+from dialoop.jobs.scoring import Judging, score_model
 from dialoop.jobs.tuning import run_tuning
 from dialoop.types import ModelRef
 from tests.jobs.test_tuning import Notes
@@ -76,8 +78,39 @@ def test_other_models_judge_and_compare_in_meaning(home: Path, tmp_path: Path) -
     found = compare_models(asked(home, speed=False, judge=other, embedder=other), home, lambda *_: None)
     assert found.judged is not None
     assert len(found.judged.cases) == found.cases
-    assert "prefers the tuned model in" in found.judged.words()
+    assert "prefers the answers after in" in found.judged.words()
     assert "embedding similarity" in {row.change.metric for row in found.rows}
+
+
+def test_choices_are_compared_with_pictures_of_who_was_taken_for_whom(home: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"parcel {i}?", "label": "even" if i % 2 == 0 else "odd"} for i in range(8)]
+    path = tmp_path / "labels.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    sets = {"test": (f"file:{path}",), "old": (f"file:{home / 'old.jsonl'}",)}
+    asked = Comparing(str(tiny_model()), "shop", sets, SETTINGS, speed=True, task="classification")
+    told: list[str] = []
+    report = compare_models(asked, home, lambda what, done, total: told.append(what))
+    assert {row.change.metric for row in report.rows} == {"accuracy", "macro F1", "ECE", "perplexity"}
+    assert "choosing" in told
+    assert report.retained[0].report.task == "reply"  # the other set holds replies
+    assert all(side.before in ("even", "odd") for side in report.answers)
+    page = write(report, tmp_path / "out").html.read_text(encoding="utf-8")
+    assert "Who was taken for whom" in page
+    assert (tmp_path / "out" / "confusion-after.png").exists()
+    told.clear()
+    compare_models(replace(asked, speed=False), home, lambda what, done, total: told.append(what))
+    assert "answering" not in told
+
+
+@pytest.mark.parametrize(("task", "metric"), [("selection", "MRR"), ("retrieval", "nDCG@10")])
+def test_a_model_chooses_among_the_answers_of_a_set(home: Path, task: str, metric: str) -> None:
+    asked = Judging(str(tiny_model()), (f"file:{home / 'test.jsonl'}",), SETTINGS, task, command="x")
+    found = score_model(asked, home, lambda *_: None)
+    values = {row.metric: row for row in found.scores}
+    assert 0 < values[metric].value <= 100
+    assert values[metric].low <= values[metric].value <= values[metric].high
+    assert found.classes is None
+    assert score_model(asked, home, lambda *_: None).scores == found.scores
 
 
 def test_a_comparison_without_a_main_set_is_refused(home: Path) -> None:

@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 from dialoop.cli.app import app
 from dialoop.engine.loaded import open_models
 from dialoop.engine.local import LocalEngine
-from dialoop.errors import DataError
+from dialoop.errors import DataError, EvalError
+from dialoop.evals.scores import write
 from dialoop.jobs.heads import Finished, run_head
+from dialoop.jobs.scoring import Judging, score_model
 from dialoop.store.registry import Store
 from dialoop.train.loop import Progress
 from tests.encoders import make_encoder
@@ -70,6 +72,12 @@ SYSTEMS = {
 }
 
 
+TASKS = {
+    "classify": ("classification", "accuracy"), "tag": ("tags", "span F1"), "pair": ("selection", "recall@1"),
+}  # fmt: skip
+"""What `dialoop eval` asks of each, and the metric that it has too."""
+
+
 @pytest.mark.parametrize("kind", list(ROWS))
 def test_a_recipe_becomes_a_registered_model_and_a_table_beside_baselines(
     kind: str, tmp_path: Path, base: Path
@@ -91,6 +99,28 @@ def test_a_recipe_becomes_a_registered_model_and_a_table_beside_baselines(
     assert finished.version.metrics["after"][metric] == pytest.approx(values["after"])
     with Store.open(tmp_path) as store:
         assert [each.status for each in store.runs.list()] == ["completed"]
+    task, same = TASKS[kind]
+    asked = Judging("head", (f"file:{tmp_path / 'rows.jsonl'}",), task=task)
+    scores = score_model(asked, tmp_path, lambda *_: None)
+    again = {
+        row.metric: row.value / 100 for row in scores.scores if row.language == scores.scores[-1].language
+    }
+    if kind == "pair":  # other answers are offered
+        assert again[metric] > values["chance"]
+    else:
+        assert again[same] == pytest.approx(values["after"])
+    if kind == "classify":
+        ece = finished.report.systems[-1].values["all"]["ECE"]
+        assert again["ECE"] == pytest.approx(ece, abs=1e-3)
+        assert (finished.folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
+        assert "confusion.png" in text
+        assert write(scores, tmp_path / "out").exists()
+        assert (tmp_path / "out" / "confusion.png").exists()
+
+
+def test_a_head_is_asked_for_what_it_can_do(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(EvalError, match="does not write answers: ask it with --task classification"):
+        score_model(Judging(str(base), ("sample:en",)), tmp_path, lambda *_: None)
 
 
 def test_languages_are_told_apart_where_there_are_two(tmp_path: Path, base: Path) -> None:

@@ -184,7 +184,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"metadata": {"a": 1}}, "metadata", "1"),
     ({"background": True}, "background", "batches"),
     ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
-    ({"prompt": {"id": "pmpt_1"}}, "prompt", "instructions"),
+    ({"prompt": {"id": "pmpt_1"}}, "prompt", "no prompt"),
     ({"context_management": [{"type": "compaction"}]}, "context_management", "truncation"),
     ({"moderation": {"model": "x"}}, "moderation.model", "omni-moderation"),
     ({"moderation": {"model": "x", "policy": {"input": {"mode": "mask"}}}}, "moderation.policy.input.mode", "score"),

@@ -18,6 +18,7 @@ Fields = dict[str, Any]
 CHAT: dict[str, tuple[Fields, Fields]] = {
     "model": ({"model": "dialoop-base"}, {"model": 4}),
     "messages": ({"messages": _HI}, {"messages": []}),
+    "prompt": ({"prompt": {"id": "translate", "variables": {"into": "en"}}}, {"prompt": {"id": "translat"}}),
     "temperature": ({"temperature": 0.7}, {"temperature": 2.1}),
     "top_p": ({"top_p": 0.9}, {"top_p": 1.01}),
     "max_completion_tokens": ({"max_completion_tokens": 8}, {"max_completion_tokens": 0}),
@@ -135,7 +136,7 @@ RESPONSE: dict[str, tuple[Fields, Fields]] = {
     "background_options": ({"background_options": None}, {"background_options": {"completion_window": "2h"}}),
     "conversation": ({"conversation": None}, {"conversation": "conv_1"}),
     "context_management": ({"context_management": []}, {"context_management": [{"type": "compaction"}]}),
-    "prompt": ({"prompt": None}, {"prompt": {"id": "pmpt_1"}}),
+    "prompt": ({"prompt": {"id": "dialogue"}}, {"prompt": {"id": "dialog", "version": "x"}}),
     "image": ({"image": None}, {"image": {"context_compression": "auto"}}),
     "access_programs": ({"access_programs": None}, {"access_programs": {"cyber": "standard"}}),
 }  # fmt: skip

@@ -91,7 +91,7 @@ ROUTES: dict[str, Documented] = {
             "user": ({"user": "u-1"}, {"user": 1}),
         },
         {**_MODEL, "text_1": "Hi", "text_2": "Hello"},
-        {"model": "Y N N N", "text_1": "P N N N", "messages": "N N N N", "text_2": "P N N N", "user": "? N N N"},
+        {"model": "Y N N N", "text_1": "P N N N", "messages": "N N N N", "text_2": "P N N N", "user": "S N N N"},
     ),
     "POST /v1/rerank": Documented(
         "dialoop.serve.scoring:RerankBody",
@@ -104,7 +104,7 @@ ROUTES: dict[str, Documented] = {
             "method": ({"method": "embedding"}, {"method": "guess"}),
         },
         {**_MODEL, "query": "Hi", "documents": ["Hello", "Bye"]},
-        {"model": "Y S N N", "query": "Y Y N N", "documents": "Y Y N N", "top_n": "Y Y N N", "return_documents": "? ? N N", "method": "N N N N"},
+        {"model": "Y S N N", "query": "Y Y N N", "documents": "Y Y N N", "top_n": "Y Y N N", "return_documents": "S S N N", "method": "N N N N"},
     ),
     "POST /v1/embeddings": Documented(
         "dialoop.serve.embeddings:EmbeddingBody",
@@ -116,7 +116,7 @@ ROUTES: dict[str, Documented] = {
             "user": ({"user": "u-1"}, {"user": 1}),
         },
         {**_MODEL, "input": "order"},
-        {"model": "Y S N Y", "input": "Y Y N P", "encoding_format": "Y Y N ?", "dimensions": "Y ? N ?", "user": "S S N S"},
+        {"model": "Y S N Y", "input": "Y Y N P", "encoding_format": "Y Y N Y", "dimensions": "Y S N Y", "user": "S S N S"},
     ),
     "POST /v1/moderations": Documented(
         "dialoop.serve.moderation:ModerationBody",
@@ -125,6 +125,18 @@ ROUTES: dict[str, Documented] = {
             "model": ({"model": "omni-moderation-latest"}, _NOBODY),
         },
         {"input": "Hi"},
+    ),
+    "POST /v1/feedback": Documented(
+        "dialoop.serve.trials:FeedbackBody",
+        {
+            "value": ({"value": 0.5}, {"value": "good"}),
+            "name": ({"name": "thumb"}, {"name": ""}),
+            "target": ({"target": "chatcmpl-1"}, {"target": 1}),
+            "trial": ({"trial": "desk"}, {"trial": "nobody"}),
+            "user": ({"user": "u-2"}, {"user": ""}),
+            "comment": ({"comment": "very kind"}, {"comment": 1}),
+        },
+        {"value": 1, "user": "u-1"},
     ),
     "POST /v1/load_lora_adapter": Documented(
         "dialoop.serve.adapters:LoadBody",
@@ -274,9 +286,9 @@ ROUTES: dict[str, Documented] = {
         {"data_source": _DATA},
     ),
     "GET /v1/evals/{eval_id}/runs": Documented(
-        "dialoop.serve.evals:RunsQuery", {**_LIST, "status": ({"status": "completed"}, {"status": "done"})}
+        "dialoop.serve.eval_runs:RunsQuery", {**_LIST, "status": ({"status": "completed"}, {"status": "done"})}
     ),
     "GET /v1/evals/{eval_id}/runs/{run_id}/output_items": Documented(
-        "dialoop.serve.evals:ItemsQuery", {**_LIST, "status": ({"status": "pass"}, {"status": "passed"})}
+        "dialoop.serve.eval_runs:ItemsQuery", {**_LIST, "status": ({"status": "pass"}, {"status": "passed"})}
     ),
 }  # fmt: skip

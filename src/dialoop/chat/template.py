@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -48,7 +48,7 @@ class ChatTemplate:
             self.variables = free - self.special_tokens.keys() - _OWN
         except (jinja2.TemplateSyntaxError, RecursionError) as error:
             place = f"{self.where}, line {getattr(error, 'lineno', '?')}"
-            raise ModelError(f"{place}: not a Jinja template: {_reason(error, source)}") from error
+            raise ModelError(f"{place}: not a Jinja template: {reason_of(error, source)}") from error
 
     def shows(self, *words: str) -> bool:
         """Whether the source names one of `words`: what it never names, it drops."""
@@ -86,9 +86,9 @@ class ChatTemplate:
             "add_generation_prompt": add_generation_prompt,
         }
         try:
-            return _bounded(self._compiled.generate(context))
+            return bounded(self._compiled.generate(context))
         except Exception as error:  # a template is foreign code and may raise anything
-            reason = _reason(error, self.source)
+            reason = reason_of(error, self.source)
             raise RenderError(f"{self.where} refuses the conversation: {reason}") from error
 
 
@@ -129,7 +129,8 @@ def _parsed(arguments: str) -> Any:
     return value if isinstance(value, dict) else arguments
 
 
-def _bounded(pieces: Any) -> str:
+def bounded(pieces: Iterable[str]) -> str:
+    """The pieces joined. Raises SecurityError beyond MAX_CHARS."""
     kept: list[str] = []
     length = 0
     for piece in pieces:
@@ -140,7 +141,7 @@ def _bounded(pieces: Any) -> str:
     return "".join(kept)
 
 
-def _reason(error: Exception, source: str) -> str:
+def reason_of(error: Exception, source: str) -> str:
     """What a template says, verbatim only where the template itself spells it: it may quote content."""
     text = str(error).strip().split("\n")[0]
     if isinstance(error, jinja2.TemplateSyntaxError | SecurityError) or (text and text in source):
@@ -230,13 +231,18 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-@lru_cache(maxsize=1)
-def _environment() -> _Sandbox:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+def sandbox(**options: Any) -> ImmutableSandboxedEnvironment:
+    """An environment for templates from elsewhere: no names with underscores, nothing that is huge."""
+    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, **options)
     environment.filters["tojson"] = _tojson
-    environment.globals.update(
-        raise_exception=_raise, strftime_now=_now, dict=_DictMaker(), namespace=_PlainNamespace
-    )
+    environment.globals.update(raise_exception=_raise, dict=_DictMaker(), namespace=_PlainNamespace)
+    return environment
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = sandbox(extensions=[_Generation, loopcontrols])
+    environment.globals["strftime_now"] = _now
     return environment
 
 

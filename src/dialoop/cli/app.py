@@ -10,12 +10,14 @@ from typing import Annotated
 import typer
 
 from dialoop import __version__
-from dialoop.cli import data, keys, models, safety
+from dialoop.cli import data, keys, models, prompts, safety, trials
 from dialoop.cli.chat import chat
 from dialoop.cli.curves import curve
 from dialoop.cli.evaluate import evaluate
 from dialoop.cli.explain import explain
 from dialoop.cli.gate import gate
+from dialoop.cli.judge import judge
+from dialoop.cli.matrix import matrix
 from dialoop.cli.pretrain import pretrain
 from dialoop.cli.quickstart import quickstart
 from dialoop.cli.search import search
@@ -39,12 +41,16 @@ app.command()(search)
 app.command()(curve)
 app.command()(explain)
 app.command("eval")(evaluate)
+app.command()(matrix)
 app.command()(gate)
+app.command()(judge)
 app.command()(chat)
 app.command()(serve)
 app.add_typer(models.app, name="models")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(keys.app, name="keys")
 app.add_typer(safety.app, name="safety")
+app.add_typer(trials.app, name="trials")
 
 
 def _version(wanted: bool) -> None:

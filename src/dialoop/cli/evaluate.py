@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from dialoop.config import EvalSettings
-    from dialoop.evals.suites import Task
-    from dialoop.evals.task import Outcome
     from dialoop.jobs.comparing import Comparing
+    from dialoop.jobs.scoring import Judging
 
 
 def evaluate(
@@ -45,23 +43,31 @@ def evaluate(
         str | None, typer.Option(help="The same as --compare AGAINST MODEL, MODEL being given first.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, .json, .md and .png, of two models.")
+        Path | None,
+        typer.Option(
+            help="Folder for report.html, .json, .md and .png of two models, or for scores.json of one; of a "
+            "classification also confusion.png."
+        ),
     ] = None,
     task: Annotated[
-        str, typer.Option(help="reply, translation, classification, tags, json or refusal.")
+        str,
+        typer.Option(
+            help="reply, translation, json, refusal: what is written; classification, selection, retrieval: "
+            "what is chosen, by P(option | history), a head or vectors; tags: of words."
+        ),
     ] = "reply",
     judge: Annotated[
         str | None, typer.Option(help="With --compare: a model that prefers one of two answers, asked twice.")
     ] = None,
     embedder: Annotated[
-        str | None, typer.Option(help="With --compare: a model whose vectors compare answers in meaning.")
+        str | None, typer.Option(help="A model whose vectors compare answers in meaning.")
     ] = None,
     speed: Annotated[bool, typer.Option(help="With --compare: time some answers given alone.")] = True,
     max_cases: Annotated[int, typer.Option(min=1, help="Turns that are answered.")] = 200,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 96,
     seed: Annotated[int, typer.Option(help="Of the choice of cases and of the bootstrap.")] = 0,
 ) -> None:
-    """BLEU, chrF, ROUGE, perplexity and more on test dialogues; of two models with paired 95 % intervals.
+    """Metrics on test dialogues with 95 % intervals: BLEU, chrF, ROUGE, perplexity; of two models paired.
 
     What a model has answered once is kept in the home and not asked again.
     """
@@ -76,11 +82,14 @@ def evaluate(
     from dialoop.config import EvalSettings
     from dialoop.evals.suites import task_named
     from dialoop.jobs.comparing import Comparing
+    from dialoop.jobs.scoring import Judging
 
     task_named(task)
     settings, console = EvalSettings(max_cases=max_cases, max_tokens=max_tokens, seed=seed), Console()
     if compare is None:
-        _judge(console, context.obj, model, sources, settings, task)
+        if retained or judge:
+            raise ConfigError("--retain and --judge go with two models: give --compare BEFORE AFTER")
+        _judge(console, context.obj, Judging(model, sources, settings, task, embedder, command_line()), out)
     else:
         sets = {"test": sources, **retained}
         asked = Comparing(*compare, sets, settings, speed, command_line(), task, judge, embedder)
@@ -98,41 +107,20 @@ def _sets(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return sets
 
 
-def _judge(
-    console: Console, home: Path, model: str, sources: tuple[str, ...], settings: EvalSettings, task: str
-) -> None:
+def _judge(console: Console, home: Path, asked: Judging, out: Path | None) -> None:
+    from dialoop.cli.scores import show_scores
     from dialoop.cli.watching import TerminalWatch
-    from dialoop.evals.suites import task_named
-    from dialoop.jobs.comparing import dialogues_of
-    from dialoop.jobs.judging import Judged, choose_cases
-    from dialoop.store.registry import Store
+    from dialoop.evals.scores import write
+    from dialoop.jobs.scoring import score_model
 
-    with Store.open(home) as store:
-        ref = store.models.resolve(model)
-    chosen = choose_cases(dialogues_of(sources, home / "scratch").train, settings)
     watch = TerminalWatch(console, 1)
     try:
-        outcomes = Judged(ref, settings, watch.done, kept=home / "answers").outcomes(chosen)
+        found = score_model(asked, home, watch.done)
     finally:
         watch.close()
-    _print_metrics(console, outcomes, task_named(task))
-
-
-def _print_metrics(console: Console, outcomes: Sequence[Outcome], task: Task) -> None:
-    from rich.table import Table
-
-    from dialoop.evals.report import stats_of
-
-    shown = Table("language", "metric", "value", "cases", "signature")
-    for language in sorted({outcome.case.language for outcome in outcomes}):
-        mine = [outcome for outcome in outcomes if outcome.case.language == language]
-        for metric in task.metrics(language, [o.case.reference for o in mine]):
-            kept = [o for o in mine if (o.answer if metric.reads == "text" else o.log_likelihood) is not None]
-            value = metric.aggregate(stats_of(metric, kept).sum(0))
-            shown.add_row(
-                language, metric.name, f"{value:.{metric.digits}f}", str(len(kept)), metric.signature
-            )
-    console.print(shown)
+    show_scores(console, found)
+    if out is not None:
+        console.print(f"Scores: {write(found, out)}", soft_wrap=True)
 
 
 def _compare(console: Console, home: Path, asked: Comparing, out: Path | None) -> None:

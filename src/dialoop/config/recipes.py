@@ -16,7 +16,7 @@ from dialoop.config.tracking import TrackingSettings
 from dialoop.errors import echo, nearest
 
 MaskKind = Literal["assistant", "last", "all"]
-DataFormat = Literal["openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text"]
+DataFormat = Literal["openai", "sharegpt", "alpaca", "pairs", "preference", "table", "qa", "text", "clue"]
 CleanStep = Literal["unicode", "html", "roles", "turns", "language", "quality", "pii", "exact", "near"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from dialoop.types import Conversation, Language
 
@@ -86,6 +87,13 @@ def _latin(words: list[str]) -> Language:
     if english >= foreign + accented:
         return "en"
     return "en" if english > foreign and accented < 0.15 * len(words) else "other"
+
+
+def spoken(conversation: Conversation, values: Mapping[str, object] | None = None) -> Language | None:
+    """The language of the user's turns, or where there are none of the texts in `values`; None = no text."""
+    said = [message.content for message in conversation.messages if message.role == "user"]
+    text = "\n".join(said) or "\n".join(each for each in (values or {}).values() if isinstance(each, str))
+    return detect(text) if text.strip() else None
 
 
 def is_han(char: str) -> bool:

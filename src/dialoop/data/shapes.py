@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dialoop.config import DataFormat
+from dialoop.data.clue import clue_items, is_clue
 from dialoop.data.columns import guess
 from dialoop.data.turns import close_key, messages_of, text_of, tools_of
 from dialoop.errors import DataError, echo
@@ -34,6 +35,7 @@ EXAMPLES: Mapping[DataFormat, str] = {
     "table": "columns user and assistant (a row is an exchange), or conversation, role, content (a message)",
     "qa": "lines such as 'Q: ...' and 'A: ...'",
     "text": '{"text": "..."}, or plain text',
+    "clue": '{"sentence1": "...", "sentence2": "...", "label": "1"}, or another of CLUE\'s tasks',
 }
 KNOWN_KEYS = (
     *TURN_KEYS, "instruction", "input", *ANSWER_KEYS, "prompt", "question", "query", "history", "system",
@@ -43,6 +45,8 @@ KNOWN_KEYS = (
 
 def shape_of(row: object) -> DataFormat | None:
     """The format that a row's keys tell, or None."""
+    if is_clue(row):
+        return "clue"
     if isinstance(row, list):
         row = {"messages": row}
     if not isinstance(row, dict):
@@ -80,6 +84,10 @@ def items_of(row: object, format: DataFormat, columns: Mapping[str, str]) -> Seq
 
     columns: our field -> key of the row, for pairs; guessed from each row where it has other keys.
     """
+    if format == "clue":
+        if not is_clue(row):
+            raise DataError(f"the row has the keys of no task of CLUE: expected {EXAMPLES[format]}")
+        return clue_items(row)
     if isinstance(row, list):
         row = {"messages": row}
     if not isinstance(row, dict):
@@ -213,8 +221,8 @@ def exchange(row: Row, columns: Mapping[str, str]) -> Conversation:
     options, context = row.get("options"), row.get("context")
     used = {*columns.values(), "history", "tools"}
     if isinstance(options, dict) and isinstance(answered, str) and answered in options:
-        asked, answered = _choice(asked, options, answered)
-        used.add("options")
+        asked, answered, listed = _choice(asked, options, answered)
+        row = {**row, "options": listed}
     if isinstance(context, str) and isinstance(asked, str):
         asked, used = f"{context}\n\n{asked}", {*used, "context"}
     before = (*_system({"system": system}), *_history(row))
@@ -222,10 +230,11 @@ def exchange(row: Row, columns: Mapping[str, str]) -> Conversation:
     return Conversation(messages, tools_of(row.get("tools")), _metadata(row, used))
 
 
-def _choice(asked: object, options: Mapping[str, Any], answered: str) -> tuple[str, str]:
-    """A multiple-choice question with its options, and the letter with the text of the right one."""
-    listed = "\n".join(f"{letter}. {text_of(text)}" for letter, text in options.items())
-    return f"{text_of(asked)}\n{listed}", f"{answered}. {text_of(options[answered])}"
+def _choice(asked: object, options: Mapping[str, Any], answered: str) -> tuple[str, str, list[str]]:
+    """A question with its options below it, the letter and text of the right one, and those of all."""
+    listed = {letter: f"{letter}. {text_of(text)}" for letter, text in options.items()}
+    together = "\n".join(listed.values())
+    return f"{text_of(asked)}\n{together}", listed[answered], list(listed.values())
 
 
 def _side(value: object, role: str) -> tuple[Message, ...]:

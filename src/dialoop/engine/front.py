@@ -208,7 +208,7 @@ class Front:
             ids = await asyncio.to_thread(known.reader.ids, texts)
             logits = await self._logits(model, known, ids)
             rows = tuple(classified(each, known.labels) for each in logits)
-            return Classification(rows, sum(map(len, ids)))
+            return Classification(rows, sum(map(len, ids)), tuple(known.labels))
 
     async def _logits(self, model: str, known: KnownHead, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         now = self._roster.now(model, known)

@@ -1,4 +1,5 @@
-"""How well classes are told apart: precision, recall and F1 by class and on average, and of whole spans.
+"""How well classes are told apart: precision, recall and F1 by class and on average, who was taken for whom,
+and the same of whole spans.
 
 Numbers are scikit-learn's and seqeval's; a class that nothing is taken for has precision 0.
 """
@@ -9,6 +10,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,33 @@ def class_report(gold: Sequence[str], found: Sequence[str]) -> ClassReport:
         for kind in ("micro", "macro", "weighted")
     )  # fmt: skip
     return ClassReport(float(accuracy_score(gold, found)), _by_class(names, each), averages)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confusion:
+    """counts: (L, L), rows what was right and columns what was said."""
+
+    labels: tuple[str, ...]
+    counts: NDArray[np.int64]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Counts over their row's sum; 0 where the row is empty."""
+        return np.asarray(self.counts / np.maximum(self.counts.sum(1, keepdims=True), 1))
+
+    def largest(self, most: int) -> Confusion:
+        """The `most` labels with the largest support; the others' cases are left out."""
+        places = np.sort(np.argsort(-self.counts.sum(1), kind="stable")[:most])
+        return Confusion(tuple(self.labels[i] for i in places), self.counts[np.ix_(places, places)])
+
+
+def confusion(gold: Sequence[str], found: Sequence[str]) -> Confusion:
+    """gold, found: a class a row, of the same rows. Classes of either, sorted."""
+    names = sorted({*gold, *found})
+    places = {name: i for i, name in enumerate(names)}
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, ([places[g] for g in gold], [places[f] for f in found]), 1)
+    return Confusion(tuple(names), counts)
 
 
 def span_report(gold: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> ClassReport:

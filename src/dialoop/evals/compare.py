@@ -6,7 +6,7 @@ Where each case is right or wrong and stands alone, p is McNemar's exact one.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -116,7 +116,7 @@ def compare(
     Raises EvalError for statistics of other shapes or of no case.
     """
     _same_cases(before, after, groups)
-    units_before, units_after = _by_group(before, groups), _by_group(after, groups)
+    units_before, units_after = by_group(before, groups), by_group(after, groups)
     first, second = metric.aggregate(before.sum(0)), metric.aggregate(after.sum(0))
     deltas = resampled_deltas(metric, units_before, units_after, resamples=resamples, seed=seed)
     low, high = interval(deltas, len(units_before))
@@ -143,7 +143,7 @@ def _same_cases(before: Stats, after: Stats, groups: Sequence[Hashable] | None) 
         raise EvalError(f"{len(groups)} groups came for {len(before)} cases: name the group of every case")
 
 
-def _by_group(stats: Stats, groups: Sequence[Hashable] | None) -> Stats:
+def by_group(stats: Stats, groups: Sequence[Hashable] | None) -> Stats:
     """Sums of the statistics of each group, in order of first appearance."""
     if groups is None:
         return stats
@@ -155,17 +155,24 @@ def _by_group(stats: Stats, groups: Sequence[Hashable] | None) -> Stats:
 
 def resampled_deltas(metric: Metric, before: Stats, after: Stats, *, resamples: int, seed: int) -> Stats:
     """(resamples,) differences of the metric on resampled units, the same units for both sides."""
+    drawn = _draws(len(before), resamples, seed)
+    return np.concatenate([metric.scores(n @ after) - metric.scores(n @ before) for n in drawn])
+
+
+def resampled(metric: Metric, units: Stats, *, resamples: int, seed: int) -> Stats:
+    """(resamples,) values of the metric on resampled units."""
+    return np.concatenate([metric.scores(n @ units) for n in _draws(len(units), resamples, seed)])
+
+
+def _draws(units: int, resamples: int, seed: int) -> Iterator[Stats]:
+    """(some, units) how often each unit is drawn, `resamples` rows in all."""
     generator = np.random.default_rng(seed)
-    units = len(before)
     step = max(1, _CHUNK // units)
-    pieces = []
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = generator.choice(units, size=(rows, units), replace=True)
         flat = drawn + units * np.arange(rows)[:, None]
-        counts = np.bincount(flat.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
-        pieces.append(metric.scores(counts @ after) - metric.scores(counts @ before))
-    return np.concatenate(pieces)
+        yield np.bincount(flat.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
 
 def interval(deltas: Stats, units: int) -> tuple[float, float]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from dialoop.evals.loops import loops
+from dialoop.evals.grams import repeats
+from dialoop.evals.loops import LEAST, loops
 from dialoop.evals.metrics import Metric, Stats, ratio, same_length
+from dialoop.evals.words import coded_words
 
 _REFUSAL = re.compile(
     r"\bi(?:'m| am) (?:sorry|afraid|unable|not able)|\bi (?:can(?:not| not|'t)|won't|will not|must decline)\b"
@@ -66,7 +68,17 @@ def parsed(text: str) -> tuple[Any] | None:
 
 def endless() -> Metric:
     """Share of answers that repeat themselves without end, in percent."""
-    return _share("endless", lambda said, right: loops(said), "unit:4-words-or-6-characters", good=False)
+
+    def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
+        same_length(predictions, references)
+        said, _ = coded_words(predictions, references)
+        found = np.column_stack([np.zeros(len(predictions)), np.ones(len(predictions))])
+        for i in np.flatnonzero(repeats(said, LEAST)).tolist():
+            found[i, 0] = 100.0 * loops(predictions[i])
+        return found
+
+    signature = "unit:4-words-or-6-characters"
+    return Metric("endless", cases, ratio, signature, higher_is_better=False, binary=True)
 
 
 def _share(

@@ -32,7 +32,8 @@ class Check:
     def words(self, language: ReportLanguage = "en") -> str:
         """What was found, as a sentence."""
         where = {"metric": named(self.metric, language), "code": language_name(self.language, language)}
-        return say(self.key, language, **where, **dict(self.values))
+        told = {key: named(str(value), language) if key == "what" else value for key, value in self.values}
+        return say(self.key, language, **where, **told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dialoop.evals.classes import ClassReport
+from dialoop.evals.classes import ClassReport, Confusion
+from dialoop.evals.picture import confusion_picture
+from dialoop.evals.png import write_png
 
 SCHEMA = "dialoop.head-report/1"
 ALL = "all"
@@ -27,6 +29,7 @@ class HeadReport:
     """systems: worst first by habit: baselines, before, after.  details: reports of the tuned model by name.
 
     counts: test rows by language.  identity: what was measured, for repeating it.
+    confusion: of a classification by the tuned model.
     """
 
     title: str
@@ -34,6 +37,7 @@ class HeadReport:
     details: Mapping[str, ClassReport]
     counts: Mapping[str, int]
     identity: Mapping[str, Any]
+    confusion: Confusion | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -57,11 +61,16 @@ def table(report: HeadReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows: language, system, metrics as percentages."""
     header = ("rows", "system", *report.metrics)
     rows = [
-        (f"{language} ({count})", system.name, *(f"{100 * v:.1f}" for v in system.values[language].values()))
+        (f"{language} ({count})", system.name, *_percentages(system.values[language], report.metrics))
         for language, count in report.counts.items()
         for system in report.systems
     ]
     return header, rows
+
+
+def _percentages(values: Mapping[str, float], metrics: Sequence[str]) -> Iterator[str]:
+    """A dash where a system has none, such as a confidence of one that has no probabilities."""
+    return (f"{100 * values[name]:.1f}" if name in values else "–" for name in metrics)
 
 
 def markdown(report: HeadReport) -> str:
@@ -71,6 +80,8 @@ def markdown(report: HeadReport) -> str:
     lines += [_row(header), _row(["---", "---", *("---:" for _ in report.metrics)]), *map(_row, rows)]
     for name, detail in report.details.items():
         lines += ["", f"## {name}", "", "```", detail.to_text().rstrip(), "```"]
+    if report.confusion is not None:
+        lines += ["", "![Who was taken for whom](confusion.png)"]
     lines += ["", "## What was measured", ""]
     lines += [f"- {key}: {value}" for key, value in report.identity.items()]
     return "\n".join(lines) + "\n"
@@ -81,9 +92,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def write(report: HeadReport, folder: Path) -> Path:
-    """Write `report.md` and `report.json`; the path of the first."""
+    """Write `report.md` and `report.json`, and of a classification `confusion.png`; the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = {"schema": SCHEMA, **asdict(report)}
+    found = {"schema": SCHEMA, **asdict(replace(report, confusion=None))}
+    del found["confusion"]
+    if report.confusion is not None:
+        write_png([confusion_picture(report.confusion)], folder / "confusion.png")
     (folder / "report.json").write_text(json.dumps(found, ensure_ascii=False, indent=1), encoding="utf-8")
     path = folder / "report.md"
     path.write_text(markdown(report), encoding="utf-8")

@@ -13,8 +13,9 @@ from markupsafe import Markup, escape
 
 from dialoop.evals.compare import Comparison
 from dialoop.evals.difference import marked
-from dialoop.evals.headline import against_nearest, findings, forgotten, overall
+from dialoop.evals.headline import advice, against_nearest, findings, forgotten, overall
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.picture import confusions
 from dialoop.evals.plot import Line, interval_bar, line_chart, series
 from dialoop.evals.report import Identity, Report, Row, SideBySide, Slice
 from dialoop.evals.suites import task_named
@@ -49,6 +50,7 @@ def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
     return {
         "title": " · ".join(filter(None, (say("title", language), report.identity.model))),
         "overall": lambda code: overall(report, code),
+        "advice": lambda code: advice(report, code),
         "against_nearest": lambda code: against_nearest(report, code),
         "findings": lambda code: findings(report, code),
         "scales": {
@@ -62,15 +64,16 @@ def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
         "signatures": signatures(report),
         "slices": shown,
         "side_metric": side_metric(report),
-        "slices_how": _both(lambda code: slices_how(report, code)),
+        "slices_how": both(lambda code: slices_how(report, code)),
         "more_slices": len(report.slices) - len(shown),
         "examples": (("gains", "no_gains", report.gains), ("losses", "no_losses", report.losses)),
         "charts": _charts(report),
+        "confusions": confusions(report),
         "identity": identity_lines(report.identity),
     }
 
 
-def _both(message: Callable[[ReportLanguage], str]) -> Markup:
+def both(message: Callable[[ReportLanguage], str]) -> Markup:
     """A message in both languages, of which the style sheet shows one."""
     spans = (
         Markup('<span lang="{}" class="{}">{}</span>').format(code, code, message(code))
@@ -79,16 +82,17 @@ def _both(message: Callable[[ReportLanguage], str]) -> Markup:
     return Markup("").join(spans)
 
 
-def _same_or_both(message: Callable[[ReportLanguage], str]) -> Markup:
+def same_or_both(message: Callable[[ReportLanguage], str]) -> Markup:
+    """`both`, or the text once where it is the same."""
     texts = {message(code) for code in REPORT_LANGUAGES}
-    return escape(texts.pop()) if len(texts) == 1 else _both(message)
+    return escape(texts.pop()) if len(texts) == 1 else both(message)
 
 
 def _verdict(change: Comparison) -> Markup:
     """One word where the interval decided, the whole sentence where it did not."""
     if change.verdict in ("unclear", "same"):
-        return _both(change.words)
-    return _both(lambda code: say(f"short_{change.verdict}", code))
+        return both(change.words)
+    return both(lambda code: say(f"short_{change.verdict}", code))
 
 
 def _scale(changes: list[Comparison]) -> tuple[float, float]:
@@ -121,7 +125,7 @@ def _answers(side: SideBySide) -> list[tuple[str, str]]:
 
 def _highlight(answer: str, reference: str) -> Markup:
     if not answer.strip():
-        return Markup('<span class="quiet">{}</span>').format(_both(lambda code: say("empty_answer", code)))
+        return Markup('<span class="quiet">{}</span>').format(both(lambda code: say("empty_answer", code)))
     runs = (
         Markup("<mark>{}</mark>").format(text) if hit else escape(text)
         for text, hit in marked(answer, reference)
@@ -211,11 +215,11 @@ def _charts(report: Report) -> list[_Chart]:
 
 
 _HELPERS: dict[str, Callable[..., Any]] = {
-    "t": lambda key, **values: _same_or_both(lambda code: say(key, code, **values)),
-    "both": _both,
-    "name": lambda name: _same_or_both(lambda code: named(name, code)),
-    "language_name": lambda name: _same_or_both(lambda code: language_name(name, code)),
-    "slice_name": lambda part: _same_or_both(lambda code: slice_name(part, code)),
+    "t": lambda key, **values: same_or_both(lambda code: say(key, code, **values)),
+    "both": both,
+    "name": lambda name: same_or_both(lambda code: named(name, code)),
+    "language_name": lambda name: same_or_both(lambda code: language_name(name, code)),
+    "slice_name": lambda part: same_or_both(lambda code: slice_name(part, code)),
     "verdict": _verdict,
     "bar": _bar,
     "p": p_text,

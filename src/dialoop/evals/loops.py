@@ -11,6 +11,8 @@ from dialoop.evals.words import is_han, is_kana, words
 
 # A word weighs as much as one and a half Chinese characters: 4 words or 6 characters make a unit.
 _WORD_WEIGHT, _CHARACTER_WEIGHT, _UNIT = 3, 2, 12
+LEAST = _UNIT // _WORD_WEIGHT
+"""Words of the least unit: an answer that loops has as many in a row twice."""
 
 
 def loops(text: str) -> bool:
@@ -32,12 +34,11 @@ def loops(text: str) -> bool:
 
 def _said_again(tokens: Sequence[str]) -> list[bool]:
     """Tokens in an n-gram of the least size that is there twice: no others can be in a unit."""
-    size = _UNIT // _WORD_WEIGHT
-    grams = [tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)]
+    grams = [tuple(tokens[i : i + LEAST]) for i in range(len(tokens) - LEAST + 1)]
     counts, again = Counter(grams), [False] * len(tokens)
     for i, gram in enumerate(grams):
         if counts[gram] > 1:
-            again[i : i + size] = [True] * size
+            again[i : i + LEAST] = [True] * LEAST
     return again
 
 
@@ -47,7 +48,7 @@ def _weight(tokens: Sequence[str]) -> int:
 
 def _in_a_row(tokens: Sequence[str]) -> bool:
     """A unit three times in a row: tokens equal to those one period later, over two periods."""
-    for period in range(_UNIT // _WORD_WEIGHT, len(tokens) // 3 + 1):
+    for period in range(LEAST, len(tokens) // 3 + 1):
         run = 0
         for i in range(len(tokens) - period):
             run = run + 1 if tokens[i] == tokens[i + period] else 0
@@ -59,7 +60,7 @@ def _in_a_row(tokens: Sequence[str]) -> bool:
 def _covers(tokens: Sequence[str]) -> bool:
     """A repeated unit over half of the text."""
     whole = _weight(tokens)
-    for size in range(_UNIT // _WORD_WEIGHT, len(tokens) // 2 + 1):
+    for size in range(LEAST, len(tokens) // 2 + 1):
         for unit, count in _occurrences(tokens, size).items():
             weight = _weight(unit)
             needed = 2 if weight >= 2 * _UNIT else 3

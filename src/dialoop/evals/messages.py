@@ -35,7 +35,7 @@ MESSAGES = MappingProxyType(
         "short_worse": ("worse", "更差"),
         "short_higher": ("higher", "升高"),
         "short_lower": ("lower", "降低"),
-        "short_same": ("no difference", "无差别"),
+        "short_same": ("no change", "无变化"),
         "short_unclear": ("cannot tell", "无法判断"),
         "lang_en": ("English", "英文"),
         "lang_zh": ("Chinese", "中文"),
@@ -55,20 +55,44 @@ MESSAGES = MappingProxyType(
         "equal JSON": ("equal JSON", "JSON 相等"),
         "refusals": ("refusals", "拒答"),
         "right refusals": ("right refusals", "拒答得当"),
+        "ECE": ("calibration error (ECE)", "校准误差（ECE）"),
         "embedding similarity": ("embedding similarity", "向量相似度"),
         "title": ("Before and after", "训练前后对比"),
-        "head_better": ("The tuned model is better.", "微调后的模型更好。"),
-        "head_worse": ("The tuned model is worse.", "微调后的模型更差。"),
-        "head_mixed": ("The tuned model is better in part.", "微调后的模型在部分指标上更好。"),
+        "side_before": ("the model before", "之前的模型"),
+        "side_after": ("the tuned model", "微调后的模型"),
+        "head_better": ("{after} is better than {before}.", "{after} 优于 {before}。"),
+        "head_worse": ("{after} is worse than {before}.", "{after} 劣于 {before}。"),
+        "head_mixed": ("{after} is better than {before} in part.", "{after} 在部分指标上优于 {before}。"),
         "head_trade": (
-            "The tuned model is better in part and worse in part.",
-            "微调后的模型有好有坏。",
+            "{after} is better than {before} in part and worse in part.",
+            "与 {before} 相比，{after} 有好有坏。",
         ),
         "head_unclear": (
-            "Whether the tuned model is better cannot be told.",
-            "无法判断微调后的模型是否更好。",
+            "Whether {after} is better than {before} cannot be told.",
+            "无法判断 {after} 是否优于 {before}。",
         ),
-        "head_same": ("The tuned model answers as before.", "微调后的模型与之前没有差别。"),
+        "head_same": ("{after} answers as {before} does.", "{after} 与 {before} 没有差别。"),
+        "advice_take": ("Take {after}: nothing is shown to be lost.", "可采用 {after}：未见任何损失。"),
+        "advice_keep": ("Keep {before}.", "请保留 {before}。"),
+        "advice_weigh": (
+            "Weigh what {after} gains against what it loses: a policy of `dialoop gate` can decide it.",
+            "请权衡 {after} 的得失：可用 `dialoop gate` 的规定来决定。",
+        ),
+        "advice_same": ("Take whichever costs less.", "取成本较低者即可。"),
+        "advice_unclear": (
+            "Keep {before} until more speaks for {after}.",
+            "在 {after} 有更多依据之前，请保留 {before}。",
+        ),
+        "advice_unclear_needed": (
+            "Keep {before} until more speaks for {after}: about {needed} cases would tell.",
+            "在 {after} 有更多依据之前，请保留 {before}：约需 {needed} 个样例才能判断。",
+        ),
+        "advice_leaked": (
+            "Mind that {share} % of the test dialogues repeat training dialogues, which flatters what was "
+            "trained on them.",
+            "请注意：{share}% 的测试对话与训练对话重复，会高估在其上训练的模型。",
+        ),
+        "advice_slower": ("It takes {times} times as long to answer.", "它回答所需时间为之前的 {times} 倍。"),
         "nearest_beaten": (
             "It beats the nearest-neighbour baseline "
             "(the answer of the most similar training history): {where}.",
@@ -87,10 +111,6 @@ MESSAGES = MappingProxyType(
         "against": (
             "{where} {metric} {after} against {nearest}",
             "{where} {metric} {after} 对 {nearest}",
-        ),
-        "nearest_missing": (
-            "No nearest-neighbour baseline was computed.",
-            "未计算最近邻基线。",
         ),
         "counts": (
             "{cases} answered turns in {groups} groups; {scored} turns scored for perplexity; "
@@ -143,6 +163,12 @@ MESSAGES = MappingProxyType(
             "其他（旧的或通用的）数据集：遗忘在此显现。",
         ),
         "set": ("set", "数据集"),
+        "confusion": ("Who was taken for whom", "混淆矩阵"),
+        "confusion_how": (
+            "Rows: the right label; columns: what was said; darker: a larger share of the row. "
+            "At most 40 labels, the commonest.",
+            "行为正确标签，列为模型所答；颜色越深，占该行的比例越大。最多显示最常见的 40 个标签。",
+        ),
         "costs": ("Speed and memory", "速度与内存"),
         "costs_how": (
             "{answers} answers, each given alone.",
@@ -151,6 +177,8 @@ MESSAGES = MappingProxyType(
         "median_seconds": ("seconds an answer (median)", "每个回答的秒数（中位）"),
         "p95_seconds": ("seconds an answer (95 %)", "每个回答的秒数（95%）"),
         "tokens_per_second": ("tokens a second", "每秒词元数"),
+        "times_slower": ("slowdown", "变慢倍数"),
+        "memory_mb": ("weights, MB", "权重（MB）"),
         "weight_bytes": ("weights, MB", "权重（MB）"),
         "forgot": ("It got worse on: {where}.", "以下方面变差：{where}。"),
         "forgot_not": (
@@ -261,13 +289,17 @@ MESSAGES = MappingProxyType(
             "测试对话是否与训练对话重复尚不清楚",
         ),
         "judged": (
-            "{judge} prefers the tuned model in {wins} cases and the other in {losses}, {ties} are ties "
+            "{judge} prefers the answers after in {wins} cases and those before in {losses}, {ties} are ties "
             "(p {p}).",
-            "{judge} 认为微调后的模型胜 {wins} 例、负 {losses} 例、平 {ties} 例（p {p}）。",
+            "{judge} 认为之后的回答胜 {wins} 例、负 {losses} 例、平 {ties} 例（p {p}）。",
         ),
         "judge_swayed": (
             "Warning: this judge is weak: {share} % of its preferences changed with the order of answers.",
             "警告：该评判模型较弱：{share}% 的偏好随回答先后而变。",
+        ),
+        "judge_steady": (
+            "{share} % of its preferences changed with the order of answers.",
+            "其偏好有 {share}% 随回答先后而变。",
         ),
         "judge_agrees": (
             "The judge agrees with people: kappa {kappa} [{low}, {high}], {raw} % of {cases} cases alike.",
@@ -278,6 +310,62 @@ MESSAGES = MappingProxyType(
             "cases alike; do not decide by it.",
             "警告：该评判模型较弱：与人工的 kappa 为 {kappa} [{low}, {high}]，{cases} 例中 {raw}% 相同；"
             "不可据此定夺。",
+        ),
+        "matrix": ("Prompts and models", "提示与模型"),
+        "prompt": ("prompt", "提示"),
+        "side_model": ("model", "模型"),
+        "interval_of": ("95 %", "95% 区间"),
+        "prompt_tokens": ("prompt tokens", "提示词元"),
+        "standing_best": ("best", "最好"),
+        "standing_even": ("not told from the best", "与最好者难分"),
+        "standing_behind": ("behind", "落后"),
+        "matrix_best": (
+            "{side} is best, told from all others with {cases} cases.",
+            "{side} 最好：{cases} 个样例足以与其余区分。",
+        ),
+        "matrix_even": (
+            "With {cases} cases these cannot be told from the best of any column: {sides}. Of several take "
+            "the cheapest.",
+            "以 {cases} 个样例，下列组合在各列均与最好者难分：{sides}。若有多个，取成本最低者。",
+        ),
+        "matrix_mixed": (
+            "None is best everywhere: each is shown to be behind in some column ({cases} cases).",
+            "没有处处最好者：各组合都在某一列落后（{cases} 个样例）。",
+        ),
+        "matrix_marks": (
+            "* best of the column   = not told from it   - behind it (paired bootstrap, Holm)",
+            "* 该列最好   = 与之难分   - 落后（配对自助法，Holm 校正）",
+        ),
+        "matrix_how": (
+            "The same {cases} cases for all. Each is compared with the best of its column by the paired "
+            "bootstrap, corrected for the number of comparisons (Holm 1979).",
+            "所有组合使用相同的 {cases} 个样例；每个组合与该列最好者用配对自助法比较，"
+            "并按比较次数校正（Holm 1979）。",
+        ),
+        "ab_better": (
+            "{arm} is better than {control}: {delta} {interval}, p {p} with {units} users, "
+            "at however many looks.",
+            "{arm} 优于 {control}：{delta} {interval}，p {p}，{units} 位用户；无论查看多少次都成立。",
+        ),
+        "ab_worse": (
+            "{arm} is worse than {control}: {delta} {interval}, p {p} with {units} users, "
+            "at however many looks.",
+            "{arm} 劣于 {control}：{delta} {interval}，p {p}，{units} 位用户；无论查看多少次都成立。",
+        ),
+        "ab_unclear": (
+            "Whether {arm} is better than {control} cannot be told with {units} users: {delta} {interval}; "
+            "if it stays at that, with about {needed}.",
+            "仅凭 {units} 位用户无法判断 {arm} 是否优于 {control}：{delta} {interval}；"
+            "若差距不变，约需 {needed} 位。",
+        ),
+        "ab_close": (
+            "Whether {arm} is better than {control} cannot be told with {units} users: {delta} {interval}.",
+            "仅凭 {units} 位用户无法判断 {arm} 是否优于 {control}：{delta} {interval}。",
+        ),
+        "ab_few": (
+            "Too few users to tell {arm} from {control}: {units} have rated, at least {fewest} of each arm "
+            "are needed.",
+            "用户太少，无法比较 {arm} 与 {control}：已有 {units} 位评分，每组至少需 {fewest} 位。",
         ),
         "not_given": ("not given", "未提供"),
     }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -14,16 +12,18 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacrebleu.metrics.ter import TER
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 from sacrebleu.tokenizers.tokenizer_zh import TokenizerZh
 
 from dialoop.errors import EvalError, echo
-from dialoop.evals.grams import characters, common_grams, numbered
-from dialoop.evals.rouge import rouge_l, rouge_n
-from dialoop.evals.words import TOKENIZER_NAME, WordUnit, normalised, words_of
+from dialoop.evals.grams import Numbering, characters, common_grams, rarities
+from dialoop.evals.rouge import rouge_l
+from dialoop.evals.words import TOKENIZER_NAME, WordUnit, coded_words, normalised
 
-_REST = TokenizerRegexp()  # type: ignore[no-untyped-call]
+_13A, _REST = Tokenizer13a(), TokenizerRegexp()  # type: ignore[no-untyped-call]
 Stats = NDArray[np.float64]
+Reads = Literal["text", "likelihood", "scores"]
 RougeKind = Literal["rouge1", "rouge2", "rougeL"]
 
 
@@ -32,7 +32,7 @@ class Metric:
     """A number over a set of cases.
 
     cases: (predictions, references) -> (N, k) statistics; where reads = "likelihood", of
-    (log-likelihoods, tokens).
+    (log-likelihoods, tokens); where "scores", of (scores, grades) of each case's options.
     scores: (..., k) summed statistics -> (...) values, so that one call scores all resamples.
     higher_is_better: None where neither direction is (lengths, diversity).
     mixes_languages: whether one value over English and Chinese cases means anything.
@@ -46,7 +46,7 @@ class Metric:
     higher_is_better: bool | None = True
     mixes_languages: bool = True
     digits: int = 1
-    reads: Literal["text", "likelihood"] = "text"
+    reads: Reads = "text"
     binary: bool = False
 
     def aggregate(self, total: Stats) -> float:
@@ -70,16 +70,41 @@ def same_length(first: Sequence[Any], second: Sequence[Any]) -> None:
 def bleu(language: str) -> Metric:
     """Corpus BLEU, 0-100 (Papineni et al. 2002), as sacrebleu's; its tokenizer `zh` for Chinese, else 13a."""
     scorer = BLEU(tokenize="zh" if language == "zh" else "13a", force=True)
-    tokenize: Callable[[str], str] = _chinese_tokens if language == "zh" else scorer._preprocess_segment
+    parts, tokens = (_zh_parts, _zh_tokens) if language == "zh" else (_13a_parts, _13a_tokens)
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        tokens = [tokenize(text).split() for text in (*predictions, *references)]
-        codes, half = numbered(tokens), len(predictions)
-        grams = common_grams(codes[:half], codes[half:], 4)
+        numbering = Numbering(tokens)
+        said, right = (numbering.coded(map(parts, texts)) for texts in (predictions, references))
+        grams = common_grams(said, right, 4)
         return np.hstack([grams[:, 0, :2], grams[:, :, 2], grams[:, :, 0]])
 
     return Metric("BLEU", cases, bleu_scores, sacrebleu_signature(scorer), mixes_languages=False)
+
+
+def _13a_parts(text: str) -> list[str]:
+    """Between white space: the tokenizer's rules look no further."""
+    return text.rstrip().replace("<skipped>", "").replace("-\n", "").split()
+
+
+def _13a_tokens(part: str) -> list[str]:
+    return str(_13A(part)).split()
+
+
+def _zh_parts(text: str) -> list[str]:
+    """Between white space and Chinese characters. A tab marks the ends of the text: there, and there alone,
+    the tokenizer does not cut a stop from a number.
+    """
+    parts = text.strip().translate(_SPACED).split()
+    if parts:
+        parts[0] = f"\t{parts[0]}"
+        parts[-1] = f"{parts[-1]}\t"
+    return parts
+
+
+def _zh_tokens(part: str) -> list[str]:
+    first, last = ("" if part[end] == "\t" else " " for end in (0, -1))
+    return str(_REST(f"{first}{part.strip()}{last}")).split()
 
 
 class _Spaced(dict[int, str]):
@@ -93,21 +118,15 @@ class _Spaced(dict[int, str]):
 _SPACED = _Spaced()
 
 
-def _chinese_tokens(text: str) -> str:
-    """sacrebleu's `zh` tokens, without a call for every character."""
-    return str(_REST(text.strip().translate(_SPACED)))
-
-
 def chrf() -> Metric:
     """Corpus chrF2, 0-100 (Popovic 2015), as sacrebleu's."""
     scorer = CHRF()
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        said, right = ([characters(text) for text in texts] for texts in (predictions, references))
-        grams = common_grams(said, right, 6)
+        grams = common_grams(characters(predictions), characters(references), 6)
         grams[:, :, 0] *= grams[:, :, 1] > 0
-        return grams.reshape(len(said), -1)
+        return grams.reshape(len(grams), -1)
 
     return Metric("chrF", cases, chrf_scores, sacrebleu_signature(scorer), mixes_languages=False)
 
@@ -144,12 +163,15 @@ def chrf_scores(totals: Stats, beta: float = 2.0) -> Stats:
 def rouge(kind: RougeKind, *, by: WordUnit = "characters") -> Metric:
     """Mean ROUGE F1, 0-100 (Lin 2004), no stemming; Chinese by characters or by rjieba's words."""
     name = {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}[kind]
-    of = rouge_l if kind == "rougeL" else partial(rouge_n, int(kind[-1]))
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        pairs = zip(words_of(predictions, by), words_of(references, by), strict=True)
-        return np.array([[100 * of(p, r), 1.0] for p, r in pairs])
+        said, right = coded_words(predictions, references, by)
+        if kind == "rougeL":
+            f1 = [rouge_l(*pair) for pair in zip(said.each(), right.each(), strict=True)]
+            return np.column_stack([100 * np.array(f1), np.ones(len(f1))])
+        mine, theirs, common = common_grams(said, right, int(kind[-1]))[:, -1].T
+        return np.column_stack([200 * common / np.maximum(mine + theirs, 1), np.ones(len(common))])
 
     tokenizer = TOKENIZER_NAME if by == "characters" else f"rjieba-{version('rjieba')}"
     signature = f"rouge:{kind}|f:1|stem:no|tok:{tokenizer}|as:rouge_score-0.1.2"
@@ -172,8 +194,8 @@ def length_ratio() -> Metric:
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        pairs = zip(words_of(predictions), words_of(references), strict=True)
-        return np.array([[float(len(p)), float(len(r))] for p, r in pairs])
+        said, right = coded_words(predictions, references)
+        return np.column_stack([said.lengths, right.lengths]).astype(np.float64)
 
     return Metric("length ratio", cases, ratio, f"tok:{TOKENIZER_NAME}", higher_is_better=None, digits=2)
 
@@ -187,16 +209,11 @@ def distinct(n: int) -> Metric:
 
     def cases(predictions: Sequence[str], references: Sequence[str]) -> Stats:
         same_length(predictions, references)
-        grams = [_grams(p, n) for p in words_of(predictions)]
-        counts = Counter(g for case in grams for g in case)
-        return np.array([[sum(1 / counts[g] for g in case), float(len(case))] for case in grams])
+        said, _ = coded_words(predictions, references)
+        return np.column_stack([rarities(said, n), np.maximum(said.lengths - n + 1, 0)])
 
     signature = f"n:{n}|tok:{TOKENIZER_NAME}"
     return Metric(f"distinct-{n}", cases, ratio, signature, higher_is_better=None, digits=3)
-
-
-def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def perplexity() -> Metric:

@@ -41,15 +41,20 @@ class Nearest:
 
     def match(self, history: Conversation) -> Match:
         """The best training case; the earliest of equals, and an empty answer where no word is shared."""
+        scores = self.scores(history)
+        best = int(scores.argmax())
+        if scores[best] <= 0:
+            return Match("", -1, 0.0)
+        return Match(self.answers[best], best, float(scores[best]))
+
+    def scores(self, history: Conversation) -> NDArray[np.float64]:
+        """BM25 of every training case, shape (n,); 0 where no word is shared."""
         scores = np.zeros(len(self.answers))
         for term, weight in terms(history.messages).items():
             if term in self.postings:
                 positions, weights = self.postings[term]
                 scores[positions] += weight * weights
-        best = int(scores.argmax())
-        if scores[best] <= 0:
-            return Match("", -1, 0.0)
-        return Match(self.answers[best], best, float(scores[best]))
+        return scores
 
     def generate(self, histories: Sequence[Conversation]) -> tuple[str, ...]:
         """Answers of the best training cases: fits `evals.task.run`."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from dialoop.evals.plot import short
+from dialoop.evals.plot import short, ticks
 
 ROW, GAP, LETTER = 24, 26, 7.2
 WIDE = 760
@@ -51,7 +51,7 @@ def parallel(axes: Sequence[Axis], ranks: Sequence[float], label: str) -> Markup
                 spots[line][len(spots[line])] = (round(x, 1), round(ends[1] - share * (ends[1] - ends[0]), 1))
     for line in sorted(range(len(ranks)), key=lambda i: -ranks[i]):
         parts.append(_thread(list(spots[line].values()), ranks[line]))
-    return _svg(parts, height, label)
+    return svg(parts, height, label)
 
 
 def _scale(axis: Axis) -> tuple[list[float | None], list[tuple[float, str]]]:
@@ -105,7 +105,7 @@ def bars(names: Sequence[str], panels: Sequence[Bars], label: str) -> Markup:
             Markup('<text class="tick strong" x="{}" y="14">{}</text>').format(round(x, 1), panel.title)
         )
         parts += _column(panel, x, width * 0.62)
-    return _svg(parts, _row(len(names)) + 8, label)
+    return svg(parts, _row(len(names)) + 8, label)
 
 
 def _column(panel: Bars, x: float, width: float) -> list[Markup]:
@@ -131,7 +131,21 @@ def _row(number: int) -> int:
     return 22 + ROW * number
 
 
-def _svg(parts: Sequence[Markup], height: float, label: str) -> Markup:
+def axis_of(
+    low: float, high: float, left: float, right: float
+) -> tuple[Callable[[float], float], list[float]]:
+    """Where a value lies between `left` and `right`, and round values from at or below `low` to above."""
+    marks = ticks(low, high, 7)
+    first, last = marks[0], marks[-1]
+
+    def place(value: float) -> float:
+        return round(left + (right - left) * (value - first) / (last - first), 1)
+
+    return place, marks
+
+
+def svg(parts: Sequence[Markup], height: float, label: str, *, width: float = WIDE) -> Markup:
+    """The parts as one chart."""
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDE, height, escape(label), Markup("").join(parts)
+        width, height, escape(label), Markup("").join(parts)
     )

@@ -50,10 +50,13 @@ def _mean(name: str, of: Callable[[NDArray[np.float64]], float]) -> Metric:
         pairs = zip(scores, grades, strict=True)
         return np.array([[100 * of(_in_order(score, grade)), 1.0] for score, grade in pairs])
 
-    return Metric(name, cases, ratio, "ties:as-given")
+    return Metric(name, cases, ratio, "ties:against", reads="scores")
 
 
 def _in_order(scores: Sequence[float], grades: Grades) -> NDArray[np.float64]:
-    """Grades by falling score; of equal scores the earlier first."""
+    """Grades by falling score; of equal scores the lesser grade first, so that no model gains by saying the
+    same of all.
+    """
     same_length(scores, grades)
-    return np.asarray(grades, float)[np.argsort(-np.asarray(scores, float), kind="stable")]
+    right = np.asarray(grades, float)
+    return right[np.lexsort((right, -np.asarray(scores, float)))]

@@ -13,7 +13,7 @@ from dialoop.evals.compare import Comparison, compare
 from dialoop.evals.cost import Cost
 from dialoop.evals.families import corrected
 from dialoop.evals.judge import Pairwise
-from dialoop.evals.metrics import Metric, Stats
+from dialoop.evals.metrics import Metric, Reads, Stats
 from dialoop.evals.suites import REPLY, Task
 from dialoop.evals.task import Case, Outcome
 from dialoop.evals.words import words
@@ -137,13 +137,8 @@ class _Trio:
     def case(self) -> Case:
         return self.before.case
 
-    @property
-    def answered(self) -> bool:
-        return self.before.answer is not None and self.after.answer is not None
-
-    @property
-    def scored(self) -> bool:
-        return self.before.log_likelihood is not None and self.after.log_likelihood is not None
+    def has(self, what: Reads) -> bool:
+        return self.before.has(what) and self.after.has(what)
 
 
 def build(
@@ -171,7 +166,7 @@ def build(
     Raises EvalError where cases differ or none was answered.
     """
     trios = _paired(before, after, nearest)
-    answered = [trio for trio in trios if trio.answered]
+    answered = [trio for trio in trios if trio.has("text")]
     if not answered:
         raise EvalError("no case has an answer before and after: generate both before the report")
     sides = _sides(answered, task.side())
@@ -183,7 +178,8 @@ def build(
         _extremes([side for side in sides if side.gain < 0], examples, worst=True),
         sides,
         tuple(dict(row) for row in curves),
-        len(answered), len({trio.case.group for trio in answered}), sum(trio.scored for trio in trios),
+        len(answered), len({trio.case.group for trio in answered}),
+        sum(trio.has("likelihood") for trio in trios),
         skipped, resamples, seed, tuple(retained), costs, leaked, task.name,
     )  # fmt: skip
 
@@ -231,14 +227,13 @@ def _of_language(
 
 def _row(metric: Metric, language: str, trios: Sequence[_Trio], resamples: int, seed: int) -> Row | None:
     """None where no case of the language has what the metric reads."""
-    text = metric.reads == "text"
-    mine = [t for t in trios if language in ("all", t.case.language) and (t.answered if text else t.scored)]
+    mine = [t for t in trios if language in ("all", t.case.language) and t.has(metric.reads)]
     if not mine:
         return None
     groups = [trio.case.group for trio in mine]
     before, after = _stats(metric, mine, lambda t: t.before), _stats(metric, mine, lambda t: t.after)
     change = compare(metric, before, after, groups=groups, resamples=resamples, seed=seed)
-    if not text or any(t.nearest is None or t.nearest.answer is None for t in mine):
+    if metric.reads != "text" or any(t.nearest is None or t.nearest.answer is None for t in mine):
         return Row(language, change)
     baseline = _stats(metric, mine, lambda t: t.nearest or t.before)
     return Row(
@@ -252,6 +247,8 @@ def _stats(metric: Metric, trios: Sequence[_Trio], side: Callable[[_Trio], Outco
 
 def stats_of(metric: Metric, outcomes: Sequence[Outcome]) -> Stats:
     """(N, k) of outcomes that have what the metric reads."""
+    if metric.reads == "scores":
+        return metric.cases([o.scores for o in outcomes], [o.case.grades for o in outcomes])
     if metric.reads == "likelihood":
         return metric.cases([o.log_likelihood for o in outcomes], [o.tokens for o in outcomes])
     return metric.cases([o.answer for o in outcomes], [o.case.reference for o in outcomes])

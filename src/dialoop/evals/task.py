@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 
 from dialoop.data.language import detect
 from dialoop.errors import EvalError
+from dialoop.evals.metrics import Reads
 from dialoop.types import Conversation, Message
 
 GROUP_BY = ("scenario", "template", "customer")
@@ -23,6 +24,7 @@ class Case:
 
     group: names the scenario; cases of one group depend on each other.
     index: which assistant turn of its conversation this is, from 0.
+    options: answers to choose from, where there are; grades: how right each of them is, 0 = not at all.
     """
 
     history: Conversation
@@ -31,6 +33,8 @@ class Case:
     group: str
     id: str
     index: int
+    options: tuple[str, ...] = ()
+    grades: tuple[float, ...] = ()
 
     @property
     def intent(self) -> str | None:
@@ -50,12 +54,20 @@ class Outcome:
     """A model's answer to a case (None: not asked for), and the reference's likelihood under it.
 
     log_likelihood: sum of natural logarithms over `tokens` tokens; None where it was not computed.
+    scores: how good the model finds each of the case's options, as a natural logarithm where it is a
+    probability; None where there are none.
     """
 
     case: Case
     answer: str | None = None
     log_likelihood: float | None = None
     tokens: int = 0
+    scores: tuple[float, ...] | None = None
+
+    def has(self, what: Reads) -> bool:
+        """Whether there is what a metric reads."""
+        found = {"text": self.answer, "likelihood": self.log_likelihood, "scores": self.scores}
+        return found[what] is not None
 
 
 Generate = Callable[[Sequence[Conversation]], Sequence[str]]

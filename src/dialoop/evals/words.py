@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+from dialoop.evals.grams import Coded, Numbering
+
 WordUnit = Literal["characters", "words"]
 """What counts as a word in Chinese."""
 TOKENIZER_NAME = "cjk-char+word"
@@ -21,7 +23,6 @@ _WORD = re.compile(rf"[{HAN}{KANA}]|(?:(?![{HAN}{KANA}])[^\W_])+")
 _PIECE = re.compile(rf"\s+|[{HAN}{KANA}]|(?:(?![{HAN}{KANA}])\w)+|.", re.DOTALL)
 _HAN = re.compile(rf"[{HAN}]")
 _KANA = re.compile(rf"[{KANA}]")
-_SPACE = re.compile(r"\s+")
 
 
 def words(text: str) -> list[str]:
@@ -40,7 +41,7 @@ def pieces(text: str) -> list[str]:
 
 def normalised(text: str) -> str:
     """`text` with case, width (NFKC) and runs of white space made equal, for exact match."""
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def is_han(word: str) -> bool:
@@ -72,6 +73,23 @@ def _cut(texts: tuple[str, ...], by: WordUnit) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(cut(text)) for text in texts)
 
 
+def coded_words(
+    said: Sequence[str], right: Sequence[str], by: WordUnit = "characters"
+) -> tuple[Coded, Coded]:
+    """The words of both, numbered alike; kept for the next metric of the same texts."""
+    return _coded(tuple(said), tuple(right), by)
+
+
+@lru_cache(maxsize=2)
+def _coded(said: tuple[str, ...], right: tuple[str, ...], by: WordUnit) -> tuple[Coded, Coded]:
+    if by == "words":
+        numbering = Numbering(chinese_words)
+        return numbering.coded([text] for text in said), numbering.coded([text] for text in right)
+    numbering = Numbering(words)
+    return numbering.coded(map(str.split, said)), numbering.coded(map(str.split, right))
+
+
 def forget_words() -> None:
-    """Free what `words_of` keeps."""
+    """Free what is kept."""
     _cut.cache_clear()
+    _coded.cache_clear()

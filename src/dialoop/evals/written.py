@@ -18,7 +18,8 @@ from dialoop.evals.headline import findings, headline
 from dialoop.evals.html import p_text, page
 from dialoop.evals.markdown import markdown
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
-from dialoop.evals.picture import forest
+from dialoop.evals.picture import confusions, forest
+from dialoop.evals.png import write_png
 from dialoop.evals.report import Report, Row
 
 SCHEMA = "dialoop.report/1"
@@ -38,7 +39,9 @@ class Written:
 
 
 def write(report: Report, folder: Path, language: ReportLanguage = "en") -> Written:
-    """Write `report.html` (both languages, `language` first), `.json`, `.md` and `.png`."""
+    """Write `report.html` (both languages, `language` first), `.json`, `.md` and `.png`; of a classification
+    also `confusion-before.png` and `confusion-after.png`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = Written(*(folder / f"report.{ending}" for ending in ("html", "json", "md", "png")))
     text = json.dumps(as_json(report), ensure_ascii=False, allow_nan=False, indent=1)
@@ -49,7 +52,10 @@ def write(report: Report, folder: Path, language: ReportLanguage = "en") -> Writ
     )
     for path, content in contents:
         path.write_text(content, encoding="utf-8")
-    paths.png.write_bytes(forest(report))
+    write_png([forest(report)], paths.png)
+    if found := confusions(report):
+        for side, picture in zip(("before", "after"), found, strict=True):
+            write_png([picture], folder / f"confusion-{side}.png")
     return paths
 
 
@@ -60,16 +66,17 @@ def as_json(report: Report) -> dict[str, Any]:
         "headline": {code: headline(report, code) for code in REPORT_LANGUAGES},
         "findings": {code: findings(report, code) for code in REPORT_LANGUAGES},
     }
-    return {**_plain(found), **_plain(report)}
+    return {**plain(found), **plain(report)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON values; what is not a finite number is null."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

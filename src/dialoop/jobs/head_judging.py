@@ -21,8 +21,10 @@ from dialoop.engine.generate import context_of
 from dialoop.engine.loaded import open_model
 from dialoop.engine.score import log_likelihoods
 from dialoop.evals.baselines import bm25_ranking, majority, memorised_tags, tfidf_regression
-from dialoop.evals.classes import class_report, span_report
+from dialoop.evals.classes import class_report, confusion, span_report
 from dialoop.evals.head_report import HeadReport, System, by_language
+from dialoop.evals.labels import calibration_error
+from dialoop.evals.ranking import ndcg, recall_at, reciprocal_rank
 from dialoop.jobs.judging import within
 from dialoop.models.encoder import is_encoder
 from dialoop.models.head_config import HeadKind, head_kind
@@ -31,6 +33,7 @@ from dialoop.train.head_answers import Answering
 from dialoop.train.heads import FITS, classes_of, longest_text, tags_of
 from dialoop.types import Conversation, Labelled, Message, ModelRef, Pair, Tagged
 
+RANKED = (recall_at(1), recall_at(3), reciprocal_rank(), ndcg(10))
 Values = Mapping[str, float]
 Identity = Mapping[str, Any]
 
@@ -45,23 +48,33 @@ def judge_classes(
     """The commonest class, TF-IDF with a logistic regression, the base with a new head, and the tuned one."""
     texts, gold = [row.text for row in dataset.test], [row.label for row in dataset.test]
     longest = longest_text(base.base, recipe.train.max_length)
+    models = {
+        "before": _untaught(base, "sequence", classes_of(dataset.train), recipe, longest),
+        "after": Answering.load(made.base, longest),
+    }
+    sure = {name: model.log_probabilities(texts) for name, model in models.items()}
     found = {
         "majority": majority(dataset.train, len(gold)),
         "TF-IDF + LR": tfidf_regression(dataset.train, texts),
-        "before": _untaught(base, "sequence", classes_of(dataset.train), recipe, longest).labels_for(texts),
-        "after": Answering.load(made.base, longest).labels_for(texts),
+        **{name: model.likeliest(sure[name]) for name, model in models.items()},
     }
     places = by_language([_language(row.metadata, row.text) for row in dataset.test])
 
     def values(system: str, rows: Sequence[int]) -> Values:
         report = class_report([gold[i] for i in rows], [found[system][i] for i in rows])
-        return {
+        told = {
             "accuracy": report.accuracy, "macro F1": report.average("macro").f1,
             "weighted F1": report.average("weighted").f1,
         }  # fmt: skip
+        if system in sure:
+            labels = models[system].labels
+            grades = [[float(label == gold[i]) for label in labels] for i in rows]
+            told["ECE"] = calibration_error().value([sure[system][i] for i in rows], grades) / 100
+        return told
 
     details = {"Classes, after": class_report(gold, found["after"])}
-    return _report(f"{recipe.name}: classes of texts", found, places, values, details, identity)
+    report = _report(f"{recipe.name}: classes of texts", found, places, values, details, identity)
+    return replace(report, confusion=confusion(gold, found["after"]))
 
 
 def judge_tags(
@@ -114,19 +127,19 @@ def judge_pairs(
         "before": _untaught(base, "sequence", FITS, recipe, longest),
         "after": Answering.load(made.base, longest),
     }
-    bm25 = bm25_ranking([row.answer for row in dataset.train], asked, offered)
-    ranks = {"BM25": [_rank(scores) for scores in bm25]}
+    found = {"BM25": bm25_ranking([row.answer for row in dataset.train], asked, offered)}
     if not is_encoder(base.base) and head_kind(base.base) is None:
-        ranks["P(answer | history)"] = _likelihood_ranks(base, right, offered)
-    ranks |= {name: _ranks(model, asked, offered) for name, model in models.items()}
-    chance = float(np.mean([1 / len(texts) for texts in offered]))
+        found["P(answer | history)"] = _likelihoods(base, right, offered)
+    found |= {name: _fits(model, asked, offered) for name, model in models.items()}
     places = by_language([_language(row.history.metadata, row.answer) for row in right])
-    found: dict[str, Any] = {"chance": None, **ranks}
+    systems: dict[str, list[list[float]] | None] = {"chance": None, **found}
 
     def values(system: str, rows: Sequence[int]) -> Values:
-        if system == "chance":
-            return {"recall@1": chance}
-        return {"recall@1": float(np.mean([found[system][i] == 0 for i in rows]))}
+        if (scores := systems[system]) is None:
+            return {"recall@1": float(np.mean([1 / len(offered[i]) for i in rows]))}
+        grades = [[1.0] + [0.0] * (len(offered[i]) - 1) for i in rows]
+        some = [scores[i] for i in rows]
+        return {metric.name: metric.value(some, grades) / 100 for metric in RANKED}
 
     told = {**identity, "candidates": recipe.candidates, "loss": recipe.loss}
     details = {}
@@ -135,7 +148,7 @@ def judge_pairs(
         gold, said = ([_word(fits) for fits in side] for side in (
             [row.fits for row in dataset.test], [score >= 0.5 for score in scores]))  # fmt: skip
         details["Fits or not, after"] = class_report(gold, said)
-    return _report(f"{recipe.name}: answers that fit", found, places, values, details, told)
+    return _report(f"{recipe.name}: answers that fit", systems, places, values, details, told)
 
 
 def _word(fits: bool) -> str:
@@ -156,8 +169,8 @@ def _drawn(rows: Sequence[Pair], count: int, seed: int) -> list[Pair]:
     return [rows[i] for i in sorted(np.random.default_rng(seed).permutation(len(rows))[:count])]
 
 
-def _likelihood_ranks(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Sequence[str]]) -> list[int]:
-    """By the mean log-probability of the answers' tokens."""
+def _likelihoods(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Sequence[str]]) -> list[list[float]]:
+    """The mean log-probability of each answer's tokens."""
     loaded = open_model(base)
     context = context_of(loaded.model)
     dialogues = [
@@ -166,22 +179,17 @@ def _likelihood_ranks(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Se
         for text in texts
     ]
     found = iter(log_likelihoods(loaded.model, loaded.tokenizer, dialogues))
-    return [_rank([total / tokens for total, tokens in islice(found, len(texts))]) for texts in offered]
+    return [[total / tokens for total, tokens in islice(found, len(texts))] for texts in offered]
 
 
 def _answered(history: Conversation, text: str) -> Conversation:
     return replace(history, messages=(*history.messages, Message("assistant", text)))
 
 
-def _ranks(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[int]:
+def _fits(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[list[float]]:
     pairs = [(history, text) for history, texts in zip(asked, offered, strict=True) for text in texts]
     scores = iter(model.fits(pairs))
-    return [_rank([next(scores) for _ in texts]) for texts in offered]
-
-
-def _rank(scores: Sequence[float]) -> int:
-    """How many candidates are not worse than the first, the right one; equal ones count against it."""
-    return sum(score >= scores[0] for score in scores[1:])
+    return [[next(scores) for _ in texts] for texts in offered]
 
 
 def _untaught(base: ModelRef, kind: HeadKind, labels: Sequence[str], recipe: Any, longest: int) -> Answering:

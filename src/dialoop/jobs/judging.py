@@ -55,6 +55,9 @@ class Judged:
         self._settings, self._on_done = settings, on_done
         self._kept = None if kept is None else KeptAnswers(kept, model_hash(ref))
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
         """Greedy answers to the asked cases, likelihoods of all."""
         return run(chosen.asked, self._answers, self._likelihoods, scored=chosen.scored)

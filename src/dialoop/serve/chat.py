@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from dialoop.chat.wire import message_to_openai
 from dialoop.serve.body import read_json
 from dialoop.serve.caller import caller_of
 from dialoop.serve.connection import ClientGoneError, EventStream, begun, while_connected
@@ -18,7 +19,9 @@ from dialoop.serve.events import DONE, event
 from dialoop.serve.fields import REFUSED, ChatBody, body_schema
 from dialoop.serve.judged import Judge, Judged
 from dialoop.serve.keeper import Keep, Keeper, answers_of, keep_of
+from dialoop.serve.prompts import PromptShelf
 from dialoop.serve.reply import Reply
+from dialoop.serve.trials import Trials, with_headers
 from dialoop.serve.wire import ParsedChat, parse_chat
 from dialoop.types import Chat, Delta, Usage, fold
 
@@ -30,12 +33,15 @@ def chat_routes(
     keeper: Keeper | None = None,
     *,
     judge: Judge,
+    prompts: PromptShelf,
+    trials: Trials,
     max_body_bytes: int,
     body_seconds: float,
 ) -> APIRouter:
     """The chat completion route over `engine`.
 
-    keeper: of what is answered with `store`.  judge: of what has `moderation`.
+    keeper: of what is answered with `store`.  judge: of what has `moderation`.  prompts: that may be named.
+    trials: that may be asked in the place of a model.
     """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ChatBody, REFUSED)}}
@@ -44,20 +50,25 @@ def chat_routes(
     @router.post("/v1/chat/completions", openapi_extra=schema, response_class=JSONResponse)
     async def create_chat_completion(request: Request) -> Response:
         """Answer a conversation, whole or as server-sent events."""
-        body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
-        chat = parse_chat(body)
-        keep = keep_of(keeper, caller_of(request).project, body)
+        body, told = trials.placed(await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
+        project = caller_of(request).project
+        around = await prompts.named(project, body)
+        chat = parse_chat(body, around)
+        if around is not None:
+            asked = [message_to_openai(message) for message in chat.request.conversation.messages]
+            body = {**body, "messages": asked, "prompt": around.told}
+        keep = keep_of(keeper, project, body)
         judged = None if chat.moderation is None else judge(chat.moderation)
         deltas = cast(Deltas, (judged or engine).chat(chat.request))
         try:
             if chat.stream:
-                return await _stream(chat, deltas, request, keep, judged)
+                return with_headers(await _stream(chat, deltas, request, keep, judged), told)
             async with aclosing(deltas):
                 answers = await while_connected(request.receive, fold(deltas))
             completion = _reply(chat).completion(answers) | await _told(judged)
             if keep is not None:
                 await keep(completion)
-            return JSONResponse(completion)
+            return JSONResponse(completion, headers=told)
         except ClientGoneError:
             return Response(status_code=499)
 

@@ -144,6 +144,21 @@ class ModerationWish(BaseModel):
     """Score or block; absent = score both sides."""
 
 
+class PromptReference(BaseModel):
+    """A prompt of the server's, and the values of its variables."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    id: str = Field(min_length=1, max_length=128)
+    """Its name, NAME@VERSION, or the id of a version: see `dialoop prompts list`."""
+    version: Annotated[str, StringConstraints(pattern=r"^[0-9]{1,9}$")] | None = None
+    """Of the name; absent = the one that was promoted."""
+    variables: dict[str, Any] = Field({}, max_length=128)
+    """Texts, or what the variables are: numbers, lists, objects, dialogues; also parts of type input_text."""
+    language: str | None = Field(None, max_length=64)
+    """Of its wording, such as zh; absent = the language of what is asked."""
+
+
 class SamplingBody(BaseModel):
     """What chat and text completions share; null means absent."""
 
@@ -222,16 +237,16 @@ class SamplingBody(BaseModel):
     priority: int = Field(0, ge=-8, le=8)
     """Lower goes first: each step lets 64 later requests pass."""
     user: str | None = None
-    """Hint: an end user's id; not used."""
+    """An end user's id: a trial gives the same user the same arm; without effect elsewhere."""
 
 
 class ChatBody(SamplingBody):
     """The body of POST /v1/chat/completions; null means absent."""
 
-    messages: Annotated[
-        list[Any], Field(min_length=1), WithJsonSchema({"type": "array", "minItems": 1, "items": _MESSAGE})
-    ]
-    """The history, oldest first. Content is text or text parts."""
+    messages: Annotated[list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": _MESSAGE})]
+    """The history, oldest first. Content is text or text parts. With a prompt, none need come."""
+    prompt: PromptReference | None = None
+    """A prompt of the server's: its turns come before the messages, or around them where it asks for them."""
     max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Longest answer in tokens, thoughts included; absent = to the end of the context."""
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
@@ -273,7 +288,7 @@ class ChatBody(SamplingBody):
     moderation: ModerationWish | None = None
     """Tell which categories messages and answers fall into, by the server's word lists, or block them."""
     safety_identifier: str | None = Field(None, max_length=64)
-    """Hint: an end user's id; not used."""
+    """As `user`, and before it."""
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     """Hint: there is one tier, `default`, which the answer names."""
     prompt_cache_key: str | None = None

@@ -16,6 +16,7 @@ _BY_PREFIX: tuple[tuple[str, Needed], ...] = (
     ("/v1/responses", _INFERENCE),
     ("/v1/embeddings", _INFERENCE),
     ("/v1/moderations", _INFERENCE),
+    ("/v1/feedback", _INFERENCE),
     ("/v1/score", _INFERENCE),
     ("/v1/rerank", _INFERENCE),
     ("/v1/classify", _INFERENCE),
@@ -54,4 +55,4 @@ def scopes_for(method: str, path: str) -> Needed:
 
 def asks_a_model(method: str, path: str) -> bool:
     """Whether such a request is counted by the rate limit, and needs one of the places for open ones."""
-    return method == "POST" and scopes_for(method, path) == _INFERENCE
+    return method == "POST" and path != "/v1/feedback" and scopes_for(method, path) == _INFERENCE

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -55,15 +55,33 @@ class ParsedChat:
     moderation: ModerationWish | None = None
 
 
-def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
-    """The request in `body`. Raises RequestError with the field at fault, UnsupportedError included."""
-    fields = {name: value for name, value in body.items() if value is not None}
+class Around(Protocol):
+    """What stands around the messages of a request, and says what it leaves open."""
+
+    def ask(self, history: Conversation) -> Conversation: ...
+
+    def chat(self, body: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+def parse_chat(body: Mapping[str, Any], around: Around | None = None) -> ParsedChat:
+    """The request in `body`. Raises RequestError with the field at fault, UnsupportedError included.
+
+    around: of a request that names a prompt.
+    """
+    fields = {
+        name: value for name, value in (around.chat(body) if around else body).items() if value is not None
+    }
     chat = checked(ChatBody, without_refused(fields, REFUSED), [*REFUSED])
     messages = tuple(_message(row, i) for i, row in enumerate(chat.messages))
     offer = offer_of(chat)
+    conversation = Conversation(messages, offer.tools)
+    if around is not None:
+        conversation = around.ask(conversation)
+    elif not messages:
+        raise RequestError("messages = a list of 0 items: expected at least one message", param="messages")
     request = ChatRequest(
         chat.model,
-        Conversation(messages, offer.tools),
+        conversation,
         sampling_of(chat, _limit(chat), (chat.top_logprobs or 0) if chat.logprobs else None),
         choice=offer.choice,
         prompting=_prompting(chat),
@@ -71,7 +89,8 @@ def parse_chat(body: Mapping[str, Any]) -> ParsedChat:
         priority=chat.priority,
     )
     options = chat.stream_options or StreamOptions()
-    echoed = messages[-1].content if chat.echo and messages[-1].role == "assistant" else ""
+    last = conversation.messages[-1]
+    echoed = last.content if chat.echo and last.role == "assistant" else ""
     return ParsedChat(
         request, chat.stream, options.include_usage, echoed, offer.older, options.include_obfuscation,
         chat.store, chat.metadata, chat.moderation,
@@ -193,8 +212,6 @@ def _models(annotation: Any) -> list[type[BaseModel]]:
 def _wanted(param: str, problem: Mapping[str, Any]) -> str:
     if param == "stop":
         return "expected a string or at most 4 strings, each of 1 to 500 characters"
-    if param == "messages" and problem["type"] == "too_short":
-        return "expected at least one message"
     text = str(problem["msg"])
     return text[:1].lower() + text[1:]
 

@@ -17,6 +17,8 @@ from dialoop.store.keys import KeyBook, Keys
 from dialoop.store.models import Models, ModelVersion
 from dialoop.store.moderation import ModerationDecisions
 from dialoop.store.projects import Projects
+from dialoop.store.prompts import Prompts
+from dialoop.store.ratings import Ratings
 from dialoop.store.records import Reports, Runs
 from dialoop.store.replies import Replies
 from dialoop.store.responses import Responses
@@ -82,6 +84,16 @@ class Store:
     def key_book(self) -> KeyBook:
         """The API keys of all projects."""
         return KeyBook(self.engine)
+
+    @property
+    def prompts(self) -> Prompts:
+        """The project's prompt templates, and the shipped ones."""
+        return Prompts(self.engine, self.project)
+
+    @property
+    def ratings(self) -> Ratings:
+        """What the project's users thought of answers."""
+        return Ratings(self.engine, self.project)
 
     @property
     def replies(self) -> Replies:

@@ -38,8 +38,16 @@ class Answering:
 
     def labels_for(self, texts: Sequence[str]) -> list[str]:
         """The likeliest class of each text."""
+        return self.likeliest(self.log_probabilities(texts))
+
+    def log_probabilities(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
+        """Of every class, in the order of `labels`, for each text."""
         ids = [cut_text(self.tokenizer, text, self.max_length)[0] for text in texts]
-        return [self.labels[int(scores.argmax())] for scores in scores_of(self.headed, ids)]
+        return [tuple(scores.double().log_softmax(-1).tolist()) for scores in scores_of(self.headed, ids)]
+
+    def likeliest(self, found: Sequence[Sequence[float]]) -> list[str]:
+        """The class of each row of `log_probabilities`."""
+        return [self.labels[max(range(len(row)), key=row.__getitem__)] for row in found]
 
     def fits(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """P(answer fits history) of each."""

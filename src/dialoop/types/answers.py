@@ -125,10 +125,11 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """rows: one a text, in order.  prompt_tokens: read for all of them."""
+    """rows: one a text, in order.  prompt_tokens: read for all.  labels: the model's, in its order."""
 
     rows: tuple[Classified, ...]
     prompt_tokens: int
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

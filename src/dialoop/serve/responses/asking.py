@@ -14,7 +14,7 @@ from dialoop.serve.responses.tools import choice_to_chat, tool_to_chat
 from dialoop.serve.responses.turns import Turns
 from dialoop.serve.responses.wording import in_the_words_of_responses
 from dialoop.serve.typed_body import parsed
-from dialoop.serve.wire import parse_chat, without_refused
+from dialoop.serve.wire import Around, parse_chat, without_refused
 from dialoop.types import Chat, ChatRequest, Delta, Message
 
 _HOLDS_NO_TEXT = ("input_image", "input_file", "input_audio")
@@ -73,20 +73,24 @@ def _unserved(where: str, found: Mapping[str, Any], why: str) -> UnsupportedErro
     return UnsupportedError(f"{where} = {echo(found['type'])} is not served: {why}", param=where)
 
 
-def asked_of(body: ResponseBody, history: Sequence[Item]) -> Asked:
-    """The chat that answers `body`. history: the items that come before its input. Raises RequestError."""
+def asked_of(body: ResponseBody, history: Sequence[Item], around: Around | None = None) -> Asked:
+    """The chat that answers `body`. history: the items that come before its input. Raises RequestError.
+
+    around: of a body that names a prompt.
+    """
     turns = Turns()
     if body.instructions is not None:
         turns.say("instructions", "system", body.instructions)
     for item in history:
         turns.add("previous_response_id", item)
-    if isinstance(body.input, str):
-        turns.say("input", "user", body.input)
+    said = body.said
+    if isinstance(said, str):
+        turns.say("input", "user", said)
     else:
-        for i, item in enumerate(body.input):
+        for i, item in enumerate(said):
             turns.add(f"input[{i}]", item)
     with in_the_words_of_responses(turns.places):
-        request = parse_chat({**_fields(body), "messages": turns.chat}).request
+        request = parse_chat({**_fields(body), "messages": turns.chat}, around).request
     return Asked(request, tuple(turns.places), body.truncation == "auto")
 
 

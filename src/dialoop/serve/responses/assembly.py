@@ -163,7 +163,8 @@ _TOLD: Sequence[str] = (
 
 
 def _as_asked(asked: ResponseBody) -> dict[str, Any]:
-    return {name: getattr(asked, name) for name in _TOLD}
+    prompt = asked.prompt and asked.prompt.model_dump(exclude_none=True)
+    return {"prompt": prompt, **{name: getattr(asked, name) for name in _TOLD}}
 
 
 def _text(asked: ResponseBody) -> dict[str, Any]:

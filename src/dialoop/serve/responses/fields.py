@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
-from dialoop.serve.fields import MAX_TOKENS, Metadata, ModerationWish, Refused
-from dialoop.serve.responses.items import Input, Nested
+from dialoop.serve.fields import MAX_TOKENS, Metadata, ModerationWish, PromptReference, Refused
+from dialoop.serve.responses.items import Input, Item, Nested
 
 Include = Literal[
     "message.output_text.logprobs", "reasoning.encrypted_content", "file_search_call.results",
@@ -84,7 +84,11 @@ class ResponseBody(Nested):
     model: str
     """A served model: see /v1/models."""
     input: Input
-    """A user's text, or items: messages of all roles, calls, what calls came to, and thoughts."""
+    """A user's text, or items: messages of all roles, calls, what calls came to, and thoughts. With a prompt,
+    none need come."""
+    prompt: PromptReference | None = None
+    """A prompt of the server's: its turns come before the input, or around it where it asks for it. Not
+    handed on to a response that goes on from this one."""
     instructions: str | None = None
     """A system message before all others; not handed on to a response that goes on from this one."""
     previous_response_id: str | None = Field(None, min_length=1, max_length=128)
@@ -124,9 +128,9 @@ class ResponseBody(Nested):
     max_tool_calls: int | None = Field(None, ge=1, le=MAX_TOKENS)
     """Hint: it bounds built-in tools, of which there are none."""
     user: str | None = None
-    """Hint: an end user's id; not used."""
+    """An end user's id: a trial gives the same user the same arm; without effect elsewhere."""
     safety_identifier: str | None = Field(None, max_length=128)
-    """Hint: an end user's id; not used."""
+    """As `user`, and before it."""
     service_tier: (
         Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
     ) = None  # fmt: skip
@@ -138,13 +142,17 @@ class ResponseBody(Nested):
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
     """Hint: not used."""
 
+    @property
+    def said(self) -> str | list[Item]:
+        """The input; nothing where a prompt says it all."""
+        return [] if self.input == "" and self.prompt is not None else self.input
+
 
 REFUSED: Mapping[str, Refused] = {
     "background": Refused("an answer is made while its request is open; /v1/batches answers later", (False,)),
     "background_options": Refused("nothing is answered in the background"),
     "conversation": Refused("conversations are not kept apart, go on from previous_response_id"),
     "context_management": Refused("nothing is compacted, set truncation to auto", ([],)),
-    "prompt": Refused("no prompts are kept here, send instructions and input"),
     "image": Refused("messages hold text only"),
     "access_programs": Refused("there are no such programs here"),
 }

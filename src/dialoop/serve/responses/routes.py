@@ -21,12 +21,14 @@ from dialoop.serve.events import event
 from dialoop.serve.fields import body_schema
 from dialoop.serve.judged import Judge, Judged
 from dialoop.serve.keeper import Keep, Keeper
+from dialoop.serve.prompts import PromptShelf
 from dialoop.serve.responses.asking import asked_of, parse_response
 from dialoop.serve.responses.assembly import Assembly
 from dialoop.serve.responses.fields import REFUSED, ResponseBody
 from dialoop.serve.responses.items import Item
 from dialoop.serve.responses.output import Event
 from dialoop.serve.responses.turns import kept_items
+from dialoop.serve.trials import Trials, with_headers
 from dialoop.types import Chat, Delta
 
 Deltas = AsyncGenerator[Delta, None]
@@ -38,12 +40,15 @@ def response_routes(
     keeper: Keeper | None = None,
     *,
     judge: Judge,
+    prompts: PromptShelf,
+    trials: Trials,
     max_body_bytes: int,
     body_seconds: float,
 ) -> APIRouter:
     """The route over `engine`.
 
     keeper: of what is stored, and of what is gone on from.  judge: of what has `moderation`.
+    prompts: that may be named.  trials: that may be asked in the place of a model.
     """
     router = APIRouter()
     content = {"application/json": {"schema": body_schema(ResponseBody, REFUSED)}}
@@ -52,21 +57,25 @@ def response_routes(
     @router.post("/v1/responses", openapi_extra=schema, response_class=JSONResponse)
     async def create_response(request: Request) -> Response:
         """Answer an input, whole or as server-sent events."""
-        body = parse_response(await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
+        given, headers = trials.placed(
+            await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
+        )
         project = caller_of(request).project
-        asked = asked_of(body, await _history(keeper, project, body.previous_response_id))
+        around = await prompts.named(project, given)
+        body = parse_response(given if around is None else around.response(given))
+        asked = asked_of(body, await _history(keeper, project, body.previous_response_id), around)
         keep = _keep_of(keeper, project, body)
         judged = None if body.moderation is None else judge(body.moderation)
         assembly, deltas = Assembly(body, keep is not None), asked.answer(judged or engine)
         try:
             if body.stream:
                 told = await begun(request.receive, deltas)
-                return EventStream(_events(assembly, told, deltas, keep, judged))
+                return with_headers(EventStream(_events(assembly, told, deltas, keep, judged)), headers)
             async with aclosing(deltas):
                 response = await while_connected(request.receive, _whole(assembly, deltas, judged))
             if keep is not None:
                 await keep(response)
-            return JSONResponse(response)
+            return JSONResponse(response, headers=headers)
         except ClientGoneError:
             return Response(status_code=499)
 
@@ -84,7 +93,7 @@ def _keep_of(keeper: Keeper | None, project: str, body: ResponseBody) -> Keep | 
         if "store" in body.model_fields_set:
             raise UnsupportedError("this server keeps no data: leave store out", param="store")
         return None
-    return keeper.keep_response(project, kept_items(body.input))
+    return keeper.keep_response(project, kept_items(body.said))
 
 
 async def _history(keeper: Keeper | None, project: str, previous: str | None) -> list[Item]:

@@ -1,0 +1,47 @@
+"""A model with a head for words under test: its tags, with spaces between."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from dialoop.evals.cost import Cost, cost_of
+from dialoop.evals.task import Case, Outcome
+from dialoop.jobs.judging import TIMED_ANSWERS, Cases, Done
+from dialoop.train.head_answers import Answering
+from dialoop.train.heads import longest_text
+from dialoop.types import ModelRef
+
+
+class Tagging:
+    """Tags the words of a case's last turn; words are what stands between spaces."""
+
+    def __init__(self, ref: ModelRef, on_done: Done) -> None:
+        self._model = Answering.load(ref.base, longest_text(ref.base, sys.maxsize))
+        self._on_done = on_done
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
+        """Of the asked cases."""
+        said, _ = self._model.tags_for([_words(case) for case in chosen.asked])
+        self._on_done("tagging", len(said), len(said))
+        return tuple(Outcome(case, " ".join(tags)) for case, tags in zip(chosen.asked, said, strict=True))
+
+    def cost(self, asked: Sequence[Case]) -> Cost:
+        """Of some of the cases, tagged one by one; a first one warms up."""
+        some = [_words(case) for case in asked[:: max(1, len(asked) // TIMED_ANSWERS)][:TIMED_ANSWERS]]
+        seconds = []
+        for words in [some[0], *some]:
+            begun = time.perf_counter()
+            self._model.tags_for([words])
+            seconds.append(time.perf_counter() - begun)
+        weights = self._model.headed.whole.parameters()
+        size = sum(weight.numel() * weight.element_size() for weight in weights)
+        return cost_of(seconds[1:], [*map(len, some)], size)
+
+
+def _words(case: Case) -> list[str]:
+    return case.history.messages[-1].content.split()

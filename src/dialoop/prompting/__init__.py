@@ -1,0 +1,1 @@
+"""Prompts put to models: examples that are shown, classes that are told by their probability."""
