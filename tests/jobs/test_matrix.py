@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from dialoop.cli.app import app
 from dialoop.config import EvalSettings
 from dialoop.errors import ConfigError, EvalError
+from dialoop.evals.choices import with_options
 from dialoop.evals.matrix import Side, matrix_of
 from dialoop.evals.matrix_written import headline, show, write
 from dialoop.evals.suites import task_named
@@ -22,9 +24,7 @@ from dialoop.types import Conversation, Message
 from tests.tiny import make_tiny_model, tiny_model
 
 SETTINGS = EvalSettings(max_cases=6, max_tokens=4, resamples=200)
-KIND = Wording(
-    "kind", lambda case: Conversation((Message("system", "Be kind."), *case.history.messages))
-)
+KIND = Wording("kind", lambda case: Conversation((Message("system", "Be kind."), *case.history.messages)))
 
 
 def labelled(path: Path) -> str:
@@ -131,3 +131,26 @@ def test_the_command_tells_labels_to_prompts_and_refuses_examples_that_give_a_ca
     done = CliRunner().invoke(app, [*words, "--max-cases", "8", "--prompt", str(leaking)])
     assert isinstance(done.exception, EvalError)
     assert "1 examples ask what a test case asks" in str(done.exception)
+
+
+def test_a_choice_that_is_no_better_than_chance_is_called_so() -> None:
+    task = task_named("classification")
+    right = tuple("yes" if i % 2 else "no" for i in range(60))
+    blind = tuple("yes" for _ in right)
+
+    def choosing(given: tuple[str, ...]) -> Side:
+        (side,) = sides(given)
+        known = with_options(
+            [each.case for each in side.outcomes], [each.case for each in side.outcomes], "labels"
+        )
+        outcomes = [replace(o, case=case) for o, case in zip(side.outcomes, known, strict=True)]
+        return replace(side, outcomes=tuple(outcomes))
+
+    found = matrix_of([choosing(blind)], task, resamples=200)
+    assert found.chance == 50
+    assert headline(found).startswith("None is told from blind chance (50.0 % right) with 60 cases")
+    both = matrix_of([choosing(blind), choosing(right)], task, resamples=200)
+    assert [both.by_chance(cell) for cell in both.columns[0].cells] == [True, False]
+    shown = StringIO()
+    show(both, Console(file=shown, width=160))
+    assert "~ not told from blind chance" in shown.getvalue()

@@ -319,6 +319,11 @@ MESSAGES = MappingProxyType(
         "standing_best": ("best", "最好"),
         "standing_even": ("not told from the best", "与最好者难分"),
         "standing_behind": ("behind", "落后"),
+        "standing_chance": ("not told from chance", "与随机猜测难分"),
+        "matrix_chance": (
+            "~ not told from blind chance, which has {chance} % right.",
+            "~ 与随机猜测（正确率 {chance}%）难分。",
+        ),
         "matrix_best": (
             "{side} is best, told from all others with {cases} cases.",
             "{side} 最好：{cases} 个样例足以与其余区分。",
@@ -331,6 +336,11 @@ MESSAGES = MappingProxyType(
         "matrix_mixed": (
             "None is best everywhere: each is shown to be behind in some column ({cases} cases).",
             "没有处处最好者：各组合都在某一列落后（{cases} 个样例）。",
+        ),
+        "matrix_blind": (
+            "None is told from blind chance ({chance} % right) with {cases} cases: take another model, "
+            "tune this one, or ask more cases.",
+            "以 {cases} 个样例，没有组合能与随机猜测（正确率 {chance}%）区分：请换模型、微调，或增加样例。",
         ),
         "matrix_marks": (
             "* best of the column   = not told from it   - behind it (paired bootstrap, Holm)",
