@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from contextlib import aclosing
@@ -41,6 +40,8 @@ def check(
 ) -> None:
     """What the filter finds: line, category, action, entry or model with its probability, first and last
     character. Exit code 1 if any."""
+    import asyncio
+
     from dialoop.cli.site import read_site
     from dialoop.safety.classifier import ClassifierSettings
 

@@ -51,6 +51,14 @@ def serve(
     speculate: Annotated[
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the layers of small models at the start, which takes most of a minute and a C++ "
+            "compiler: they answer somewhat faster.",
+        ),
+    ] = False,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(help="Let web pages of this origin ask from a browser; may be repeated, '*' = all."),
@@ -106,7 +114,7 @@ def serve(
         refs = resolve(context.obj, list(dict.fromkeys([*names, *reading])))
         start = partial(
             ProcessEngine, context=max_model_len, precision=precision, speculate=speculate,
-            adapter_memory=adapter_memory * 2**20,
+            compiled=compile, adapter_memory=adapter_memory * 2**20,
             max_open=max_open * (2 if reading else 1),  # whoever holds a place may ask the moderator too
         )  # fmt: skip
         engine, tuning = None, None
