@@ -48,13 +48,13 @@ def _table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _over(below: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     """Tables are joined key by key; one of another kind takes the place of what was there."""
-    found = dict(below)
-    for key, value in table.items():
-        old = found.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        same = both and value.get("kind", old.get("kind")) == old.get("kind")
-        found[key] = _over(old, value) if same else value
-    return found
+    return {**below, **{key: _joined(below.get(key), value) for key, value in table.items()}}
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return _over(old, new) if new.get("kind", old.get("kind")) == old.get("kind") else new
 
 
 def _toml(path: Path) -> dict[str, Any]:
