@@ -171,3 +171,23 @@ def test_an_architecture_without_a_family_is_a_decoder() -> None:
     table["architecture"] = {"family": "modernbert", "kv_heads": 2}
     with pytest.raises(ConfigError, match=r"unknown key 'architecture\.modernbert\.kv_heads'"):
         validate(PretrainRecipe, table, "recipe")
+
+
+def test_a_recipe_says_only_what_it_has_otherwise_than_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text(
+        f'{MINIMAL}[method]\nkind = "lora"\nrank = 3\n[train]\nepochs = 7\nseed = 5\n', encoding="utf-8"
+    )
+    path = write(tmp_path, 'extends = "below"\n[method]\nkind = "bitfit"\n[train]\nseed = 6\n')
+    recipe = load_recipe(path, TuneRecipe, ["train.max_length=64"])
+    assert (recipe.name, recipe.method.kind) == ("shop", "bitfit")
+    assert (recipe.train.epochs, recipe.train.seed, recipe.train.max_length) == (7, 6, 64)
+    same = load_recipe(write(tmp_path, 'extends = "below"\n[method]\nalpha = 4\n'), TuneRecipe)
+    assert same.method == LoraMethod(rank=3, alpha=4)
+
+
+def test_recipes_that_extend_each_other_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text('extends = "recipe"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="which extends this one"):
+        load_recipe(write(tmp_path, 'extends = "below"\n'), TuneRecipe)
+    with pytest.raises(ConfigError, match="no such recipe"):
+        load_recipe(write(tmp_path, 'extends = "nothing"\n'), TuneRecipe)

@@ -151,7 +151,7 @@ def test_too_many_bad_rows_stop_a_training_run(tmp_path: Path) -> None:
 
 def test_a_source_without_a_usable_row_is_an_error(tmp_path: Path) -> None:
     settings_ = data(tmp_path / "a.jsonl", [row(1)], clean={"languages": ("zh",)})
-    with pytest.raises(DataError, match="no conversation is left of 1 rows"):
+    with pytest.raises(DataError, match="no row is left of 1"):
         load_dataset(settings_, scratch=tmp_path / "scratch")
 
 

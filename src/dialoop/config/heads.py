@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from dialoop.config.methods import FullMethod, MethodSettings
 from dialoop.config.recipes import CleanSettings, CleanStep, OptimSettings, SplitSettings
 from dialoop.config.settings import Settings
+from dialoop.config.shared import HoldingBack, LoopSettings, MadeFromAnother
 
 
 class HeadCleanSettings(CleanSettings):
@@ -36,7 +37,7 @@ class HeadDataSettings(Settings):
     """Read at most this many rows of each source."""
 
 
-class HeadTrainSettings(Settings):
+class HeadTrainSettings(LoopSettings):
     """The loop, over rows of about the same length."""
 
     epochs: float = Field(5.0, gt=0)
@@ -47,32 +48,20 @@ class HeadTrainSettings(Settings):
     """Tokens of one forward pass, padding included; an update takes as many passes as it needs."""
     max_length: int = Field(256, ge=8)
     """Longer rows are cut, a history at its beginning; counted and shown."""
-    eval_every: int = Field(0, ge=0)
-    """Updates between validations; 0 = once an epoch."""
-    patience: int = Field(3, ge=0)
-    """Stop after this many validations without a better loss; 0 = never."""
-    checkpoint_every: int = Field(50, ge=1)
-    """Updates between checkpoints."""
-    seed: int = 0
-    """Order of the rows, and the initial weights of the head."""
 
 
-class HeadRegularisationSettings(Settings):
+class HeadRegularisationSettings(HoldingBack):
     """What keeps a head from learning its rows by heart; validation is without any of it."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target that is spread over the classes (Szegedy et al. 2016, arXiv:1512.00567)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: a row counts by how rare its class is, rows / (classes x rows of the class)."""
-    r_drop: float = Field(0.0, ge=0)
-    """Weight of the divergence of two passes with different dropout (Liang et al. 2021, arXiv:2106.14448)."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of a running mean of the weights, which is judged and written in their place; 0 = none."""
 
 
-class _HeadRecipe(Settings):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    """The new model's name; each run registers the next version."""
+class _HeadRecipe(MadeFromAnother):
+    usual_method: ClassVar[str] = "full"
+
     base: str = "dialoop-base"
     """A registered model, or the path of a Hugging Face directory: a decoder or a BERT-style encoder."""
     data: HeadDataSettings
@@ -85,12 +74,6 @@ class _HeadRecipe(Settings):
     """For how long."""
     regularisation: HeadRegularisationSettings = HeadRegularisationSettings()
     """What holds it back."""
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def _default_kind(cls, method: Any) -> Any:
-        """A `[method]` table without a kind is the default method's."""
-        return {"kind": "full", **method} if isinstance(method, dict) else method
 
 
 class ClassifyRecipe(_HeadRecipe):

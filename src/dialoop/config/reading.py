@@ -17,7 +17,10 @@ S = TypeVar("S", bound=Settings)
 
 
 def load_recipe(path: Path, kind: type[S], overrides: Sequence[str] = ()) -> S:
-    """The recipe in a TOML file with `a.b=c` overrides applied. Raises ConfigError naming the key."""
+    """The recipe in a TOML file with `a.b=c` overrides applied. Raises ConfigError naming the key.
+
+    `extends = "NAME"` takes what NAME.toml beside it says for all that it does not say itself.
+    """
     table = _table(path)
     for override in overrides:
         apply_override(table, override)
@@ -32,7 +35,29 @@ def load_any(path: Path, kinds: Mapping[str, type[S]], overrides: Sequence[str] 
     return load_recipe(path, kinds[named], overrides)
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a recipe says, over what the one says that it extends."""
+    table = _toml(path)
+    if "extends" not in table:
+        return table
+    below = path.parent / f"{str(table.pop('extends')).removesuffix('.toml')}.toml"
+    if below in above or below == path:
+        raise ConfigError(f"{path}: extends {below.name}, which extends this one: leave one of both out")
+    return _over(_table(below, (*above, path)), table)
+
+
+def _over(below: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
+    """Tables are joined key by key; one of another kind takes the place of what was there."""
+    return {**below, **{key: _joined(below.get(key), value) for key, value in table.items()}}
+
+
+def _joined(old: Any, new: Any) -> Any:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return new
+    return _over(old, new) if new.get("kind", old.get("kind")) == old.get("kind") else new
+
+
+def _toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe: give the path of a TOML file, or a shipped recipe's name")
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from dialoop.config.mixing import MixSettings
 from dialoop.config.objectives import ObjectiveSettings, SftObjective
 from dialoop.config.search import SearchSettings
 from dialoop.config.settings import Settings
+from dialoop.config.shared import HoldingBack, LoopSettings, MadeFromAnother, ModelName
 from dialoop.config.tracking import TrackingSettings
 from dialoop.errors import echo, nearest
 
@@ -113,7 +114,7 @@ class OptimSettings(Settings):
     """The gradient norm is clipped to this."""
 
 
-class TrainSettings(Settings):
+class TrainSettings(LoopSettings):
     """The loop."""
 
     epochs: float = Field(3.0, gt=0)
@@ -130,19 +131,11 @@ class TrainSettings(Settings):
     """Longer rows lose their oldest turns; counted and shown."""
     mask: MaskKind = "assistant"
     """Which tokens are learnt: every assistant turn, the last one, or all."""
-    eval_every: int = Field(0, ge=0)
-    """Updates between validations; 0 = once an epoch."""
     validations: int = Field(0, ge=0)
     """Validations, evenly over the run; 0 = as `eval_every` says."""
-    patience: int = Field(3, ge=0)
-    """Stop after this many validations without a better loss; 0 = never."""
-    checkpoint_every: int = Field(50, ge=1)
-    """Updates between checkpoints."""
-    seed: int = 0
-    """Order of the rows, and the initial adapter weights."""
 
 
-class RegularisationSettings(Settings):
+class RegularisationSettings(HoldingBack):
     """What keeps a model from learning its rows by heart; validation is without any of it."""
 
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -150,11 +143,6 @@ class RegularisationSettings(Settings):
     neftune: float = Field(0.0, ge=0)
     """Noise on embeddings, this over the root of length x width (Jain et al. 2023, arXiv:2310.05914);
     0 = none, 5 to 15 in the paper."""
-    r_drop: float = Field(0.0, ge=0)
-    """Weight of the divergence of two passes with different dropout (Liang et al. 2021, arXiv:2106.14448).
-    Twice the time; it needs a dropout, of the method or of the model."""
-    ema: float = Field(0.0, ge=0, lt=1)
-    """Decay of a running mean of the weights, which is judged and written in their place; 0 = none."""
 
 
 class EvalSettings(Settings):
@@ -172,13 +160,13 @@ class EvalSettings(Settings):
     """Of the bootstrap and of the choice of cases."""
 
 
-class TuneRecipe(Settings):
+class TuneRecipe(MadeFromAnother):
     """Fine-tune a base model on dialogues and compare it with what it was."""
+
+    usual_method: ClassVar[str] = "lora"
 
     kind: Literal["tune"] = "tune"
     """Names the job."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
-    """The new model's name; each run registers the next version."""
     base: str = "dialoop-base"
     """A registered model, or the path of a Hugging Face directory."""
     data: DataSettings
@@ -199,12 +187,6 @@ class TuneRecipe(Settings):
     """What `dialoop search` varies; tuning itself takes no notice."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the course of training is told besides the run directory and the store."""
-
-    @field_validator("method", mode="before")
-    @classmethod
-    def _default_kind(cls, method: Any) -> Any:
-        """A `[method]` table without a kind is the default method's."""
-        return {"kind": "lora", **method} if isinstance(method, dict) else method
 
     @field_validator("regularisation")
     @classmethod
@@ -295,7 +277,7 @@ class PretrainRecipe(Settings):
 
     kind: Literal["pretrain"] = "pretrain"
     """Names the job."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")
+    name: ModelName
     """The new model's name."""
     sources: dict[str, TextSource]
     """Named sources."""

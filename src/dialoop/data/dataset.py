@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,13 @@ from typing import Any, Generic, TypeVar, get_args
 
 from dialoop.chat.wire import conversation_to_openai
 from dialoop.config import CleanSettings, CleanStep, DataSettings
+from dialoop.config.heads import HeadDataSettings
 from dialoop.data.clean import Progress, check_rejects, clean
 from dialoop.data.contrast import Contrast
 from dialoop.data.leak import LeakReport, leaks
 from dialoop.data.mix import labelled
 from dialoop.data.rejects import Rejected
-from dialoop.data.sources import contrasts, conversations, read_source
+from dialoop.data.sources import OnReject, contrasts, conversations, read_source
 from dialoop.data.split import split_rows
 from dialoop.data.tally import CleaningReport, Tally
 from dialoop.errors import DataError
@@ -30,6 +31,8 @@ R = TypeVar("R")
 S = TypeVar("S")
 Select = Callable[..., Iterator[Conversation]]
 """What a run learns from among the items of a source: `conversations` or `contrasts`."""
+Read = Callable[[str, OnReject], Iterator[Conversation]]
+"""The rows of one source, carried by conversations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,15 @@ class Dataset(Generic[R]):
 
     def each(self, change: Callable[[R], S]) -> Dataset[S]:
         """The same with every row changed."""
+        return self.spread(lambda row: (change(row),))
+
+    def spread(self, change: Callable[[R], Iterable[S]]) -> Dataset[S]:
+        """The same with every row changed into any number of rows."""
         made: Any = self
-        parts = {name: tuple(map(change, getattr(self, name))) for name in ("train", "valid", "test")}
+        parts = {
+            name: tuple(new for row in getattr(self, name) for new in change(row))
+            for name in ("train", "valid", "test")
+        }
         changed: Dataset[S] = replace(made, **parts)
         return changed
 
@@ -82,10 +92,35 @@ def _preference(row: Conversation) -> Preference:
 def _load(
     settings: DataSettings, select: Select, scratch: Path, on_progress: Progress | None
 ) -> Dataset[Conversation]:
-    rejects: list[Rejected] = []
-    rows, report = _cleaned(settings.sources, settings, settings.clean, select, scratch, rejects, on_progress)
-    given, test_report = _given_test(settings, select, scratch, rejects)
-    general = _replayed(settings, select, scratch, rejects)
+    def read(source: str, on_reject: OnReject) -> Iterator[Conversation]:
+        items = read_source(
+            source, format=settings.format, columns=settings.columns, encoding=settings.encoding,
+            on_reject=on_reject,
+        )  # fmt: skip
+        found = islice(select(items, on_reject=on_reject, file=source), settings.limit)
+        return found if settings.mix.is_plain else labelled(found, source)
+
+    return load_rows(settings, read, scratch, on_progress, replay=settings.mix.replay)
+
+
+def load_rows(
+    settings: DataSettings | HeadDataSettings,
+    read: Read,
+    scratch: Path,
+    on_progress: Progress | None = None,
+    *,
+    replay: Sequence[str] = (),
+    mend: str = "run `dialoop data check` on the file to see why",
+) -> Dataset[Conversation]:
+    """Rows of any kind, carried by conversations, through the one way from sources to a split.
+
+    read: one source.  replay: sources whose rows go to the training rows.  mend: said where no row is left.
+    Raises as `load_dataset`.
+    """
+    loading = _Loading(read, scratch, mend)
+    rows, report = loading.cleaned(settings.sources, settings.clean, on_progress)
+    given, test_report = _given_test(settings, loading)
+    general = loading.cleaned(replay, settings.clean)[0] if replay else ()
     cut = settings.split.model_copy(update={"test": 0.0}) if test_report else settings.split
     parts, planned = split_rows(rows, cut, scratch=scratch)
     test = given if test_report else parts["test"]
@@ -100,65 +135,47 @@ def _load(
         rule,
         leaks(train, test, threshold=settings.clean.near_threshold),
         test_report,
-        tuple(rejects[:REJECTS_SHOWN]),
+        tuple(loading.rejects[:REJECTS_SHOWN]),
         len(general),
     )
 
 
 def _given_test(
-    settings: DataSettings, select: Select, scratch: Path, rejects: list[Rejected]
+    settings: DataSettings | HeadDataSettings, loading: _Loading
 ) -> tuple[tuple[Conversation, ...], CleaningReport | None]:
     if not settings.test_sources:
         return (), None
     keep = tuple(s for s in get_args(CleanStep) if s in settings.clean.steps and s not in REMOVING_STEPS)
     gentle = settings.clean.model_copy(update={"steps": keep, "drop_flags": ()})
-    return _cleaned(settings.test_sources, settings, gentle, select, scratch, rejects, None)
+    return loading.cleaned(settings.test_sources, gentle)
 
 
-def _replayed(
-    settings: DataSettings, select: Select, scratch: Path, rejects: list[Rejected]
-) -> tuple[Conversation, ...]:
-    if not settings.mix.replay:
-        return ()
-    return _cleaned(settings.mix.replay, settings, settings.clean, select, scratch, rejects, None)[0]
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """Sources on their way; what cannot be used of them is gathered."""
 
+    read: Read
+    scratch: Path
+    mend: str
+    rejects: list[Rejected] = field(default_factory=list)
 
-def _cleaned(
-    sources: Iterable[str],
-    settings: DataSettings,
-    how: CleanSettings,
-    select: Select,
-    scratch: Path,
-    rejects: list[Rejected],
-    on_progress: Progress | None,
-) -> tuple[tuple[Conversation, ...], CleaningReport]:
-    tally = Tally()
-    read = _all(sources, settings, select, tally, rejects)
-    rows = tuple(clean(read, how, scratch=scratch, tally=tally, on_progress=on_progress))
-    report = tally.report()
-    check_rejects(report, how.max_reject_share)
-    if not rows:
-        raise DataError(
-            f"{', '.join(sources)}: no conversation is left of {report.rows} rows: "
-            f"run `dialoop data check` on the file to see why"
-        )
-    return rows, report
+    def cleaned(
+        self, sources: Sequence[str], how: CleanSettings, on_progress: Progress | None = None
+    ) -> tuple[tuple[Conversation, ...], CleaningReport]:
+        """What is left of the sources."""
+        tally = Tally()
 
+        def reject(row: Rejected) -> None:
+            tally.unreadable += 1
+            self.rejects.append(row)
 
-def _all(
-    sources: Iterable[str], settings: DataSettings, select: Select, tally: Tally, rejects: list[Rejected]
-) -> Iterator[Conversation]:
-    def reject(row: Rejected) -> None:
-        tally.unreadable += 1
-        rejects.append(row)
-
-    for source in sources:
-        items = read_source(
-            source, format=settings.format, columns=settings.columns, encoding=settings.encoding,
-            on_reject=reject,
-        )  # fmt: skip
-        found = islice(select(items, on_reject=reject, file=source), settings.limit)
-        yield from found if settings.mix.is_plain else labelled(found, source)
+        read = (row for source in sources for row in self.read(source, reject))
+        rows = tuple(clean(read, how, scratch=self.scratch, tally=tally, on_progress=on_progress))
+        report = tally.report()
+        check_rejects(report, how.max_reject_share)
+        if not rows:
+            raise DataError(f"{', '.join(sources)}: no row is left of {report.rows}: {self.mend}")
+        return rows, report
 
 
 def content_hash(conversations: Iterable[Conversation]) -> str:
