@@ -109,8 +109,8 @@ class Bench:
             ref = self._trained(each, data, start, name, method, rate)
             with self._asked(ref) as model:
                 self._row(each, name, lambda m=model: self._outcomes(m, start, test, data))
-                if name == "LoRA":
-                    self._optimised(model, each, data, values, "LoRA, optimised")
+        with self._asked(f"{each.name}-lora") as model:
+            self._optimised(model, each, data, values, "LoRA, optimised")
 
     def _data(self, each: Set) -> PromptData:
         sources = each.sources
@@ -174,14 +174,15 @@ class Bench:
                 return called
         rows = self.home / f"{each.name}.train.jsonl"
         with rows.open("w", encoding="utf-8") as file:
-            for example in data.pool[: self.train]:
+            for number, example in enumerate(data.pool[: self.train]):
                 asked = asking.prompt.ask(example.history, asking.values, language=each.language)
                 told = replace(asked, messages=(*asked.messages, Message("assistant", example.answer)))
-                file.write(json.dumps(conversation_to_openai(told), ensure_ascii=False) + "\n")
+                row = {**conversation_to_openai(told), "id": f"row {number}"}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
         recipe = TuneRecipe.model_validate({
             "name": called, "base": BASE, "method": method, "optim": {"learning_rate": rate},
             "data": {"sources": [f"file:{rows}"], "clean": {"steps": ["roles"]},
-                     "split": {"valid": 0.02, "test": 0.01, "group_by": []}},
+                     "split": {"valid": 0.02, "test": 0.01, "group_by": ["id"]}},
             "train": {"epochs": 2, "batch_tokens": 4096, "max_length": 1024, "patience": 0, "mask": "last"},
             "eval": {"max_cases": 2, "max_tokens": 2, "resamples": 100},
         })  # fmt: skip

@@ -37,13 +37,13 @@ def _after(bench: Bench, peer: Live, length: int) -> Figures:
 def _show(bench: Bench, runs: Runs, name: str, figures: Mapping[int, str]) -> None:
     """A table, and its plot in a file."""
     out = bench.given.out / f"serve-{bench.given.model}-{name}.svg"
-    out.write_text(_drawn(runs, figures, f"decode, tokens a second, by {name}"), encoding="utf-8")
+    out.write_text(drawn(runs, figures, f"decode, tokens a second, by {name}"), encoding="utf-8")
     lines = ", ".join(f"{peer} {colour}" for peer, colour in zip(runs, COLOURS, strict=False))
     print(medians(runs, list(figures.values())) + "\n\nTokens a second.", end="\n\n")
     print(f"![Decode by {name}]({out.name})\n\nLines: {lines}.", end="\n\n")
 
 
-def _drawn(runs: Runs, figures: Mapping[int, str], label: str) -> str:
+def drawn(runs: Runs, figures: Mapping[int, str], label: str) -> str:
     """An SVG file, a line for each contestant."""
     lines = [
         Line(f"line{i}", tuple((float(x), median(found[f])) for x, f in figures.items()))

@@ -27,8 +27,11 @@ BARS = {
         Bar("dialoop-int8", "prefill at 16", 1.0, ("openvino-int8",)),
     ),
     "B": (
-        Bar("dialoop", "decode at 16", 1.5, ("openvino-bf16",)),
-        Bar("dialoop", "decode at 16", 1.0, ("llama.cpp-bf16",)),
+        *(
+            Bar(name, "decode at 16", least, (peer,))
+            for name in ("dialoop", "dialoop-compiled")
+            for peer, least in (("openvino-bf16", 1.5), ("llama.cpp-bf16", 1.0))
+        ),
     ),
 }  # fmt: skip
 

@@ -50,6 +50,7 @@ CONTESTANTS = {
     each.name: each
     for each in (
         Contestant("dialoop", "dialoop", "bf16"),
+        Contestant("dialoop-compiled", "dialoop", "compiled"),
         Contestant("dialoop-int8", "dialoop", "int8"),
         Contestant("llama.cpp-bf16", "llama.cpp", "bf16", "BENCH_PYTHON_LLAMA"),
         Contestant("llama.cpp-q8_0", "llama.cpp", "q8_0", "BENCH_PYTHON_LLAMA"),
@@ -124,19 +125,32 @@ class Process:
         return f"ended with {code}, its last words: {last[:200]} ({self._log})"
 
     def processor_seconds(self) -> float:
-        """Processor time so far; 0 where the system does not tell (no /proc)."""
-        stat = Path(f"/proc/{self._process.pid}/stat")
-        if not stat.exists():
-            return 0.0
-        user, system = stat.read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        """Processor time so far, of its children too; 0 where the system does not tell (no /proc)."""
+        ticks = 0
+        for process in self._family():
+            with suppress(OSError):
+                user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+                ticks += int(user) + int(system)
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def resident(self) -> float:
-        """GB of memory in use; NaN where the system does not tell."""
-        statm = Path(f"/proc/{self._process.pid}/statm")
-        if not statm.exists():
-            return float("nan")
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9
+        """GB of memory in use, pages shared with its children once; NaN where the system does not tell."""
+        kilobytes = float("nan")
+        for process in self._family():
+            with suppress(OSError):
+                lines = (process / "smaps_rollup").read_text().splitlines()
+                share = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+                kilobytes = share if kilobytes != kilobytes else kilobytes + share
+        return kilobytes * 1024 / 1e9
+
+    def _family(self) -> list[Path]:
+        """Its directory in /proc, and those of its children and theirs."""
+        found = [Path(f"/proc/{self._process.pid}")]
+        for process in found:
+            with suppress(OSError):
+                for thread in (process / "task").iterdir():
+                    found += [Path(f"/proc/{pid}") for pid in (thread / "children").read_text().split()]
+        return found
 
     def close(self) -> None:
         """End the process: as it likes best, by SIGTERM, by force."""

@@ -43,7 +43,10 @@ class Dialoop:
         refs = [ModelRef("base", Path(model))]
         refs += [ModelRef(name, Path(model), Path(folder)) for name, folder in adapters.items()]
         precision = "int8" if weights == "int8" else None
-        self._engine = ProcessEngine(refs, context=context, precision=precision, max_rows=rows)
+        compiled = weights == "compiled"
+        self._engine = ProcessEngine(
+            refs, context=context, precision=precision, max_rows=rows, compiled=compiled
+        )
         self._loop = asyncio.new_event_loop()
         self.about = f"dialoop {version('dialoop')}, torch {version('torch')}, {weights} weights"
 

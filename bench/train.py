@@ -3,6 +3,9 @@
     python bench/train.py attention [--rounds 7]
     python bench/train.py allocator [--rounds 3]
     python bench/train.py step [--rounds 5] [--length 512]
+    python bench/train.py peers [--method lora] [--peers dialoop,trl-packing-bf16] [--updates 3] [--rounds 2]
+    python bench/train.py losses [--model small] [--updates 7]
+    python bench/train.py growth [--rounds 3] [--out bench]
 
 Contestants alternate inside one run (A B A B); medians and ratios are printed, and GFLOP/s for the step
 (6 x weights x tokens, attention not counted). `allocator` starts a process for each measurement.
@@ -11,6 +14,7 @@ Contestants alternate inside one run (A B A B); medians and ratios are printed, 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -22,6 +26,8 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from train_growth import growth
+from train_peers import CONTESTANTS, SHAPES, losses, peers
 
 HEADS, SIZE, TOKENS = 6, 64, 4096
 PRODUCT = """
@@ -133,10 +139,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["attention", "allocator", "step"])
+    parser.add_argument("what", choices=["attention", "allocator", "step", "peers", "losses", "growth"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--model", choices=SHAPES, default="C", help="of peers and losses")
+    parser.add_argument("--method", choices=["lora", "full"], default="lora", help="of peers")
+    parser.add_argument("--peers", type=_names, default=[*CONTESTANTS], help="comma-separated")
+    parser.add_argument("--updates", type=int, default=3, help="that count, after one that does not")
+    parser.add_argument("--batch-tokens", type=int, default=1024, help="of a forward pass of dialoop")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every peer")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "dialoop-bench-train",
+                        help="where models and rows are kept")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=Path(), help="where growth writes its plots")
     given = parser.parse_args()
+    if given.what in ("peers", "losses", "growth"):
+        {"peers": peers, "losses": losses, "growth": growth}[given.what](given)
+        return
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     match given.what:
         case "attention":
@@ -145,6 +163,13 @@ def main() -> None:
             allocator(given.rounds)
         case "step":
             step(given.rounds, given.length)
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if strangers := [name for name in names if name not in CONTESTANTS]:
+        raise argparse.ArgumentTypeError(f"{', '.join(strangers)}: choose from {', '.join(CONTESTANTS)}")
+    return names
 
 
 if __name__ == "__main__":

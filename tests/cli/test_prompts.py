@@ -32,7 +32,7 @@ def test_a_prompt_goes_out_as_a_file_is_changed_and_comes_in_again(tmp_path: Pat
     found = run(tmp_path, "diff", "classify@0", "classify@1", code=1)
     assert "-You sort" in found
     assert "+You sort messages into classes. Answer with the name of one class and no more." in found
-    assert "say the same" in run(tmp_path, "diff", "classify@1", "classify")
+    assert "say the same" in run(tmp_path, "diff", "classify@0", "classify")
     assert "classify means classify@1" in run(tmp_path, "promote", "classify@1")
     shown = run(tmp_path, "show", "classify")
     assert "classify@0" in shown
@@ -85,11 +85,14 @@ def test_what_is_wrong_is_said_with_its_mend(
 
 def test_prompts_are_measured_and_a_better_one_is_searched_for(tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
-    told = [{"text": f"number {i} {i * i % 7} {label}", "label": label} for i in range(12) for label in "abc"]
-    rows.write_text("\n".join(map(json.dumps, told)))
+    written = [
+        {"text": f"number {i} {i * i % 7} {label}", "label": label} for i in range(12) for label in "abc"
+    ]
+    rows.write_text("\n".join(map(json.dumps, written)))
     words = [str(tiny_model()), "classify", str(rows)]
     shown = run(tmp_path, "eval", *words, "--max-cases", "6", "--select", "bm25", "--shots", "2")
-    for each in ("6 cases, 30 examples", "3 labels", "as it is", "2 by bm25", "accuracy", "chance: 33.3"):
+    told = ("6 cases, 30 examples", "3 labels", "as it is", "2 by bm25", "accuracy", "ECE", "chance: 33.3")
+    for each in told:
         assert each in shown
     search = [*words, "--budget", "60", "--trial-cases", "6", "--test-cases", "6", "--with", "rounds=1",
               "--with", "shots=[2]", "--with", "mutations=1", "--with", "example_sets=1"]  # fmt: skip

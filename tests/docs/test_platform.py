@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dialoop.cli.serve import adapter_folders
+from dialoop.cli.named import adapter_folders
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.types import ModelRef

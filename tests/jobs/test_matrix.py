@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from dialoop.cli.app import app
 from dialoop.config import EvalSettings
 from dialoop.errors import ConfigError, EvalError
+from dialoop.evals.choices import with_options
 from dialoop.evals.matrix import Side, matrix_of
 from dialoop.evals.matrix_written import headline, show, write
 from dialoop.evals.suites import task_named
@@ -20,9 +24,7 @@ from dialoop.types import Conversation, Message
 from tests.tiny import make_tiny_model, tiny_model
 
 SETTINGS = EvalSettings(max_cases=6, max_tokens=4, resamples=200)
-KIND = Wording(
-    "kind", lambda history, language: Conversation((Message("system", "Be kind."), *history.messages))
-)
+KIND = Wording("kind", lambda case: Conversation((Message("system", "Be kind."), *case.history.messages)))
 
 
 def labelled(path: Path) -> str:
@@ -89,3 +91,66 @@ def test_sides_that_answered_other_cases_are_refused(tmp_path: Path) -> None:
         matrix_of([*first, *second], task_named("classification"))
     with pytest.raises(ConfigError, match="at least one --model"):
         cross(Crossing((), (Wording("none"),), ("sample:en",)), tmp_path, lambda *_: None)
+
+
+SHOWN = """
+name = "shown"
+
+[wording.en]
+system = "Even or odd?"
+
+[[examples]]
+messages = [{ role = "user", content = "parcel 3?" }, { role = "assistant", content = "odd" }]
+"""
+
+
+def test_the_command_tells_labels_to_prompts_and_refuses_examples_that_give_a_case_away(
+    tmp_path: Path,
+) -> None:
+    source, out = labelled(tmp_path / "rows.jsonl"), tmp_path / "out"
+    words = [
+        "--home",
+        str(tmp_path),
+        "matrix",
+        source,
+        "--model",
+        str(tiny_model()),
+        "--task",
+        "classification",
+    ]
+    words += ["--max-cases", "4", "--no-speed"]
+    done = CliRunner().invoke(app, [*words, "--prompt", "none", "--prompt", "classify", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    written = json.loads((out / "matrix.json").read_text(encoding="utf-8"))
+    assert [side["prompt"] for side in written["sides"]] == ["none", "classify@0"]
+    told, fewer = written["sides"][1]["tokens"], ("--set", "labels=even")
+    done = CliRunner().invoke(app, [*words, "--prompt", "classify", *fewer, "--out", str(out)])
+    assert json.loads((out / "matrix.json").read_text(encoding="utf-8"))["sides"][0]["tokens"] < told
+    leaking = tmp_path / "shown.toml"
+    leaking.write_text(SHOWN, encoding="utf-8")
+    done = CliRunner().invoke(app, [*words, "--max-cases", "8", "--prompt", str(leaking)])
+    assert isinstance(done.exception, EvalError)
+    assert "1 examples ask what a test case asks" in str(done.exception)
+
+
+def test_a_choice_that_is_no_better_than_chance_is_called_so() -> None:
+    task = task_named("classification")
+    right = tuple("yes" if i % 2 else "no" for i in range(60))
+    blind = tuple("yes" for _ in right)
+
+    def choosing(given: tuple[str, ...]) -> Side:
+        (side,) = sides(given)
+        known = with_options(
+            [each.case for each in side.outcomes], [each.case for each in side.outcomes], "labels"
+        )
+        outcomes = [replace(o, case=case) for o, case in zip(side.outcomes, known, strict=True)]
+        return replace(side, outcomes=tuple(outcomes))
+
+    found = matrix_of([choosing(blind)], task, resamples=200)
+    assert found.chance == 50
+    assert headline(found).startswith("None is told from blind chance (50.0 % right) with 60 cases")
+    both = matrix_of([choosing(blind), choosing(right)], task, resamples=200)
+    assert [both.by_chance(cell) for cell in both.columns[0].cells] == [True, False]
+    shown = StringIO()
+    show(both, Console(file=shown, width=160))
+    assert "~ not told from blind chance" in shown.getvalue()

@@ -120,7 +120,7 @@ def test_a_search_exports_a_template_that_scores_the_same(model: Prompted, data:
     toml, evidence = search(model, data, said)
     assert search(model, data, []) == (toml, evidence)
     told = json.loads(evidence)
-    assert told["asked"] <= 2 * 120
+    assert 0 < told["asked"] <= 120
     assert (told["trial_cases"], told["test_cases"]) == (6, 6)
     assert told["verdict"]
     assert any(line.startswith("round 2") for line in said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from dataclasses import replace
@@ -71,14 +72,17 @@ def test_finds_are_the_same_however_a_text_is_cut(case: tuple[str, list[str]]) -
 
 
 def said(policy: Policy, pieces: list[str]) -> tuple[str, bool, list[tuple[str, str]]]:
-    answer, out, found = AnswerFilter(policy), "", []
-    for step in [*(functools.partial(answer.push, piece) for piece in pieces), answer.end]:
-        passed = step()
-        out += passed.text
-        found += [(find.entry, answer.excerpt(find)) for find in passed.finds]
-        if passed.blocked:
-            return out, True, sorted(found)
-    return out, False, sorted(found)
+    async def hear() -> tuple[str, bool, list[tuple[str, str]]]:
+        answer, out, found = AnswerFilter(policy), "", []
+        for step in [*(functools.partial(answer.push, piece) for piece in pieces), answer.end]:
+            passed = await step()
+            out += passed.text
+            found += [(find.entry, answer.excerpt(find)) for find in passed.finds]
+            if passed.blocked:
+                return out, True, sorted(found)
+        return out, False, sorted(found)
+
+    return asyncio.run(hear())
 
 
 @given(cut_texts())
@@ -108,7 +112,7 @@ def test_a_streamed_answer_is_filtered_like_the_whole(case: tuple[str, list[str]
 )
 def test_only_the_suffix_that_may_grow_is_held(text: str, rest: str) -> None:
     answer = AnswerFilter(policy_of("[harassment mask]\nrude\n坏蛋\n"))
-    passed = answer.push(text)
+    passed = asyncio.run(answer.push(text))
     assert passed.text == text.removesuffix(rest).replace("rude", "***")
 
 

@@ -13,7 +13,7 @@ import pytest
 from openai import NotFoundError, OpenAI
 
 from dialoop.backends.echo import EchoEngine
-from dialoop.cli.serve import adapter_folders
+from dialoop.cli.named import adapter_folders
 from dialoop.engine.loaded import open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.serve.adapters import AdapterFolders

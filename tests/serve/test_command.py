@@ -10,7 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dialoop.cli.serve import greeting, open_models, serve, served_name
+from dialoop.cli.named import open_models, served_name
+from dialoop.cli.serve import greeting, serve
 from dialoop.errors import ConfigError, StoreError
 from dialoop.serve.server import bind
 from dialoop.store.registry import Store

@@ -16,7 +16,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from dialoop.cli.serve import adapter_folders
+from dialoop.cli.named import adapter_folders
 from dialoop.engine.process import ProcessEngine
 from dialoop.types import ModelRef
 from tests.encoders import make_encoder

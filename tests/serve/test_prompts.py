@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from openai import BadRequestError, OpenAI
 from dialoop.errors import RequestError
 from dialoop.serve.prompts import PromptShelf
 from dialoop.store.registry import Store
+from dialoop.types import ChatRequest, Embedded, Tokenized
 from tests.serve.scripted import Scripted
 from tests.serve.test_responses import asking
 from tests.tiny import tiny_model
@@ -197,32 +199,48 @@ messages = [{{ role = "user", content = "a late parcel" }}, {{ role = "assistant
 """
 
 
-@pytest.mark.parametrize("select", ["bm25", "mmr", "balanced"])
-def test_examples_are_chosen_for_each_question(engine: Scripted, tmp_path: Path, select: str) -> None:
+class Counting(Scripted):
+    """Tells tokens, which are words, and vectors, which count letters."""
+
+    async def tokenize(self, model: str, text: str | ChatRequest, *, framed: bool = True) -> Tokenized:
+        assert isinstance(text, str)
+        return Tokenized(tuple(range(len(text.split()))), tuple(text.split()), 2048)
+
+    async def detokenize(self, model: str, ids: Sequence[int]) -> str:
+        return ""
+
+    async def embed(
+        self, model: str, texts: Sequence[str | Sequence[int]], *, normalize: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded:  # fmt: skip
+        self.embedded = [*getattr(self, "embedded", []), *texts]
+        counts = [[str(text).count(letter) + 0.01 for letter in "acdelpr"] for text in texts]
+        return Embedded(tuple(tuple(x / math.hypot(*row) for x in row) for row in counts), 1)
+
+
+@pytest.mark.parametrize("select", ["bm25", "mmr", "balanced", "embeddings"])
+def test_examples_are_chosen_for_each_question(tmp_path: Path, select: str) -> None:
+    engine = Counting()
     with Store.open(tmp_path) as store:
         store.prompts.add(POOL.format(select=select, most=100))
         store.prompts.add(POOL.format(select=select, most=1).replace('"sort"', '"tight"'))
     with asking(engine, tmp_path) as client:
-        for question, answer in (("a card", "card"), ("my parcel", "parcel"), ("the card", "card")):
+        for question, answer in (("gone card", "card"), ("late parcel", "parcel"), ("card gone", "card")):
             chat(client, {"id": "sort"}, question)
             assert [m["content"] for m in engine.messages if m["role"] == "assistant"] == [answer]
             client.responses.create(model="echo", prompt={"id": "sort"}, input=question)
             assert [m["content"] for m in engine.messages if m["role"] == "assistant"] == [answer]
+        if select == "embeddings":
+            assert engine.embedded.count("my card is gone") == 1
         chat(client, {"id": "tight"}, "a card")
         assert [m["role"] for m in engine.messages] == ["system", "user"]
 
 
 def test_examples_by_vectors_need_an_engine_that_embeds(engine: Scripted, tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
-        store.prompts.add(POOL.format(select="embeddings", most=100))
-    with asking(engine, tmp_path) as client:
-        asked = lambda: chat(client, {"id": "sort"}, "a card")  # noqa: E731
-        if hasattr(engine, "embed"):
-            asked()
-            assert len([m for m in engine.messages if m["role"] == "assistant"]) == 1
-        else:
-            with pytest.raises(BadRequestError, match="does not embed"):
-                asked()
+        store.prompts.add(POOL.format(select="embeddings", most=100).replace("max_tokens = 100", ""))
+    with asking(engine, tmp_path) as client, pytest.raises(BadRequestError, match="does not embed"):
+        chat(client, {"id": "sort"}, "a card")
 
 
 def test_a_soft_prompt_is_answered_by_its_own_model(engine: Scripted, tmp_path: Path) -> None:

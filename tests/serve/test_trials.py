@@ -13,7 +13,9 @@ from openai import BadRequestError
 from typer.testing import CliRunner
 
 from dialoop.cli.app import app
+from dialoop.cli.site import check_trials, read_site
 from dialoop.config.trials import TrialSettings, subject_of
+from dialoop.errors import ConfigError
 from dialoop.store.registry import Store
 from tests.serve.running import serving
 from tests.serve.scripted import Scripted
@@ -120,6 +122,18 @@ def test_ratings_are_kept_by_pseudonym_and_read_by_the_command(tmp_path: Path) -
     assert found["readings"][0]["found"] == "better"
     listed = CliRunner().invoke(app, ["--home", str(tmp_path), "trials", "list"])
     assert "short" in listed.output
+
+
+def test_arms_that_nobody_serves_are_told_of_and_a_models_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dialoop.toml").write_text(TOML, encoding="utf-8")
+    check_trials(read_site(tmp_path), ["echo"])
+    assert capsys.readouterr().err == ""
+    check_trials(read_site(tmp_path), ["other"])
+    assert "trial desk: nobody serves echo, the model of arm plain" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="a model has this name"):
+        check_trials(read_site(tmp_path), ["desk"])
 
 
 def test_ratings_of_arms_as_they_were_before_are_left_out(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_a_name_means_its_newest_until_one_is_promoted(store: Store) -> None:
     assert store.prompts.get("desk").ref == "desk@1"
 
 
+def test_what_a_search_has_found_waits_until_it_is_promoted(store: Store) -> None:
+    store.prompts.add(TEXT.format("one"))
+    found = store.prompts.add(TEXT.format("two"), parent="desk@1", evidence={"better": True})
+    assert store.prompts.get("desk").ref == "desk@1"
+    store.prompts.promote(found.ref)
+    assert store.prompts.get("desk").ref == "desk@2"
+
+
 def test_a_shipped_prompt_is_version_0_and_may_be_gone_back_to(store: Store) -> None:
     shipped = store.prompts.get("classify")
     assert shipped.ref == "classify@0"

@@ -94,7 +94,7 @@ def _kind(told: str) -> tuple[str, str]:
 
 def _rest(route: Documented, field: str) -> list[str]:
     """What others do with it, an example that works and one that does not."""
-    peers = route.peers.get(field, "? ? ? ?").split() if route.peers else []
+    peers = route.peers[field].split() if route.peers else []
     return [*peers, *map(_shown, route.rows[field])]
 
 
@@ -116,7 +116,7 @@ def _routes() -> Iterator[str]:
     yield _row(columns)
     yield _row(["---"] * len(columns))
     for method, path, told in routes():
-        yield _row([f"`{method} {path}`", told, *(peers_of_route(method, path) or "????")])
+        yield _row([f"`{method} {path}`", told, *peers_of_route(method, path)])
 
 
 def routes() -> Iterator[tuple[str, str, str]]:

@@ -1,15 +1,16 @@
 # ruff: noqa: E501  (rows are easier to read unbroken)
-"""How other servers treat each parameter. Y works, P partly, N missing, S ignored in silence, E refused.
+"""How other servers treat each parameter. Y works, P partly or under another name, S ignored in silence, E refused.
 
-Facts of 2026: vLLM 0.32.0, llama.cpp's server, transformers serve 5.23.0 (started on a CPU or their source read),
-Ollama fb307609 (source read). `?` where nobody looked.
+Routes that they lack are N. Facts of 2026: vLLM 0.32.0, llama.cpp's server of 1 October (0c1e5709) and transformers
+serve 5.23.0 (started on a CPU, or their source read), Ollama fb307609 and, for responses, 017eb8ae (source read).
+What nobody has named: vLLM, llama.cpp and Ollama drop fields that they do not know, transformers serve refuses
+what OpenAI's client has not, and drops the rest.
 """
 
 from __future__ import annotations
 
 PEERS = ("vLLM", "llama.cpp", "transformers serve", "Ollama")
 
-_OWN = "N N N N"
 BY_PARAMETER: dict[str, str] = {
     "messages": "Y Y Y Y",
     "model": "Y S P Y",
@@ -19,26 +20,26 @@ BY_PARAMETER: dict[str, str] = {
     "max_tokens": "Y Y Y Y",
     "stop": "Y P P Y",
     "seed": "Y Y P Y",
-    "n": "P P S N",
-    "best_of": "N N N N",
+    "n": "P P S S",
+    "best_of": "S E E S",
     "presence_penalty": "Y Y S Y",
     "frequency_penalty": "Y Y P Y",
-    "logit_bias": "P P P N",
+    "logit_bias": "P P P S",
     "logprobs": "Y P S P",
     "top_logprobs": "Y P S P",
-    "logprobs_mode": "Y N N N",
-    "prompt_logprobs": "Y N N N",
+    "logprobs_mode": "Y S E S",
+    "prompt_logprobs": "Y S E S",
     "tools": "P Y P Y",
     "tool_choice": "P P S S",
-    "parallel_tool_calls": "Y Y S N",
-    "functions": "N N N N",
-    "function_call": "N N N N",
+    "parallel_tool_calls": "Y Y S S",
+    "functions": "S S S S",
+    "function_call": "S S S S",
     "response_format": "Y P S P",
-    "structured_outputs": "Y P N N",
-    "guided_json": "P N N N",
-    "guided_regex": "P N N N",
-    "guided_choice": "P N N N",
-    "guided_grammar": "P N N N",
+    "structured_outputs": "Y P E S",
+    "guided_json": "S P E S",
+    "guided_regex": "S S E S",
+    "guided_choice": "S S E S",
+    "guided_grammar": "S P E S",
     "stream": "Y Y P Y",
     "stream_options": "P P P Y",
     "store": "S S S S",
@@ -56,62 +57,62 @@ BY_PARAMETER: dict[str, str] = {
     "modalities": "S S S S",
     "moderation": "S S S S",
     "web_search_options": "S S S S",
-    "chat_template": "P N N N",
-    "top_k": "Y Y ? Y",
-    "min_p": "Y Y ? Y",
-    "typical_p": "N Y ? N",
-    "repetition_penalty": "Y P ? N",
-    "min_tokens": "Y N N N",
-    "ignore_eos": "Y Y N N",
-    "stop_token_ids": "Y N N N",
-    "include_stop_str_in_output": "Y N N N",
-    "bad_words": "Y N N N",
-    "allowed_token_ids": "Y N N N",
-    "return_token_ids": "Y P N N",
-    "chat_template_kwargs": "Y Y N N",
-    "add_generation_prompt": "Y N N N",
-    "continue_final_message": "Y P N N",
-    "documents": "Y N N N",
-    "echo": "Y N N N",
-    "priority": "Y N N N",
-    "prompt": "Y Y ? P",
-    "suffix": "N N N Y",
+    "chat_template": "P S E S",
+    "top_k": "Y Y P S",
+    "min_p": "Y Y P S",
+    "typical_p": "S Y P S",
+    "repetition_penalty": "Y P P S",
+    "min_tokens": "Y S P S",
+    "ignore_eos": "Y Y E S",
+    "stop_token_ids": "Y S P S",
+    "include_stop_str_in_output": "Y S E S",
+    "bad_words": "Y S P S",
+    "allowed_token_ids": "Y S E S",
+    "return_token_ids": "Y P E S",
+    "chat_template_kwargs": "Y Y Y S",
+    "add_generation_prompt": "Y Y E S",
+    "continue_final_message": "Y Y E S",
+    "documents": "Y S E S",
+    "echo": "Y E S S",
+    "priority": "Y S E S",
+    "prompt": "Y Y P P",
+    "suffix": "P E P Y",
 }
 BY_RESPONSE_PARAMETER: dict[str, str] = {
-    "model": "Y S P ?",
-    "input": "Y P P ?",
-    "instructions": "Y Y Y ?",
-    "previous_response_id": "P E S ?",
-    "max_output_tokens": "Y Y Y ?",
-    "temperature": "Y P P ?",
-    "top_p": "P Y P ?",
-    "text": "Y S S ?",
-    "tools": "Y P ? ?",
-    "tool_choice": "Y P S ?",
-    "parallel_tool_calls": "Y ? ? ?",
-    "reasoning": "Y P ? ?",
-    "include": "P S S ?",
-    "top_logprobs": "Y E S ?",
-    "truncation": "Y S S ?",
-    "stream": "Y Y Y ?",
-    "stream_options": "S ? ? ?",
-    "store": "P S S ?",
-    "metadata": "Y S ? ?",
-    "max_tool_calls": "S S S ?",
-    "user": "S S S ?",
-    "safety_identifier": "S S ? ?",
-    "service_tier": "S S S ?",
-    "prompt_cache_key": "S S ? ?",
-    "prompt_cache_options": "S S ? ?",
-    "prompt_cache_retention": "S S ? ?",
-    "moderation": "S S ? ?",
-    "background": "P S S ?",
-    "background_options": "S S ? ?",
-    "conversation": "S S ? ?",
-    "context_management": "S S ? ?",
-    "prompt": "? S S ?",
-    "image": "S S ? ?",
-    "access_programs": "S S ? ?",
+    "model": "Y S P Y",
+    "input": "Y P P P",
+    "instructions": "Y Y Y Y",
+    "previous_response_id": "P E S S",
+    "max_output_tokens": "Y Y Y Y",
+    "temperature": "Y P P Y",
+    "top_p": "P Y P Y",
+    "text": "Y S S P",
+    "tools": "Y P P P",
+    "tool_choice": "Y P S S",
+    "parallel_tool_calls": "Y Y S S",
+    "reasoning": "Y P S P",
+    "include": "P S S S",
+    "top_logprobs": "Y E S S",
+    "truncation": "Y S S S",
+    "stream": "Y Y Y Y",
+    "stream_options": "S S S S",
+    "store": "P S S S",
+    "metadata": "Y S S S",
+    "max_tool_calls": "S S S S",
+    "user": "S S S S",
+    "safety_identifier": "S S S S",
+    "service_tier": "S S S S",
+    "prompt_cache_key": "S S S S",
+    "prompt_cache_options": "S S S S",
+    "prompt_cache_retention": "S S S S",
+    "moderation": "S S S S",
+    "background": "P S S S",
+    "background_options": "S S S S",
+    "conversation": "S S S S",
+    "context_management": "S S S S",
+    "prompt": "E S S S",
+    "image": "S S S S",
+    "access_programs": "S S S S",
 }
 """Of /v1/responses: previous responses and storage need a switch of vLLM's, which then forgets nothing."""
 _Y, _NONE = "Y Y Y Y", "N N N N"
@@ -119,7 +120,7 @@ BY_ROUTE: dict[str, str] = {
     "/v1/chat/completions/": _NONE,
     "GET /v1/chat/completions": _NONE,
     "POST /v1/chat/completions": _Y,
-    "/v1/completions": "Y Y ? P",
+    "/v1/completions": "Y Y P P",
     "GET /v1/responses/{response_id}/input_items": _NONE,
     "GET /v1/responses/": "P N N N",
     "DELETE /v1/responses/": _NONE,
@@ -140,16 +141,16 @@ BY_ROUTE: dict[str, str] = {
     "/score": "P N N N",
     "/v1/rerank": "Y Y N N",
     "/rerank": "Y Y N N",
-    "/v1/classify": "? N N N",
+    "/v1/classify": "N N N N",
     "/classify": "Y N N N",
     "/tokenize": "Y P N N",
     "/detokenize": "Y P N N",
     "/v1/load_lora_adapter": "Y P N N",
     "/v1/unload_lora_adapter": "Y P N N",
-    "/health": "Y Y ? ?",
-    "/ready": "? ? ? ?",
-    "/metrics": "Y Y ? ?",
-    "/version": "Y N ? P",
+    "/health": "Y Y Y N",
+    "/ready": "N N N N",
+    "/metrics": "Y Y N N",
+    "/version": "Y N N P",
 }
 """By the beginning of `METHOD /path` or of `/path`; the first that fits."""
 NOTES: dict[str, str] = {
@@ -161,6 +162,11 @@ NOTES: dict[str, str] = {
     "seed": "transformers serve sets the seed of the whole process",
     "logit_bias": "vLLM takes values above 100; llama.cpp drops bad ids; transformers serve answers 500",
     "max_completion_tokens": "Ollama's answers run on",
+    "top_k": "transformers serve reads sampling beyond OpenAI's from a JSON text, generation_config; Ollama from the Modelfile alone",
+    "guided_json": "vLLM dropped the guided_ fields: it warns in its log and constrains nothing; llama.cpp: json_schema",
+    "guided_grammar": "llama.cpp: grammar, in GBNF",
+    "structured_outputs": "llama.cpp: json_schema and grammar",
+    "suffix": "vLLM only where the model fills in; transformers serve puts it after the answer",
     "response_format": "llama.cpp: numeric ranges for integers alone",
     "tools": "vLLM needs a flag a model; custom tools: refused by vLLM, 500 from llama.cpp",
     "tool_choice": "llama.cpp: text before a required call, a named one is taken as auto; allowed_tools: nobody",
@@ -168,13 +174,10 @@ NOTES: dict[str, str] = {
 }
 
 
-def peers_of_route(method: str, path: str) -> list[str] | None:
-    """A letter a peer; None for a route that is not listed."""
+def peers_of_route(method: str, path: str) -> list[str]:
+    """A letter a peer. Raises KeyError for a route that nobody looked up."""
     told = f"{method} {path}"
-    found = (row for start, row in BY_ROUTE.items() if told.startswith(start) or path.startswith(start))
-    return next((row.split() for row in found), None)
-
-
-def peers_of(parameter: str) -> list[str]:
-    """A letter a peer; ? where nothing is known."""
-    return BY_PARAMETER.get(parameter, "? ? ? ?").split()
+    for start, row in BY_ROUTE.items():
+        if told.startswith(start) or path.startswith(start):
+            return row.split()
+    raise KeyError(told)

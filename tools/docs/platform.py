@@ -91,7 +91,7 @@ ROUTES: dict[str, Documented] = {
             "user": ({"user": "u-1"}, {"user": 1}),
         },
         {**_MODEL, "text_1": "Hi", "text_2": "Hello"},
-        {"model": "Y N N N", "text_1": "P N N N", "messages": "N N N N", "text_2": "P N N N", "user": "? N N N"},
+        {"model": "Y N N N", "text_1": "P N N N", "messages": "N N N N", "text_2": "P N N N", "user": "S N N N"},
     ),
     "POST /v1/rerank": Documented(
         "dialoop.serve.scoring:RerankBody",
@@ -104,7 +104,7 @@ ROUTES: dict[str, Documented] = {
             "method": ({"method": "embedding"}, {"method": "guess"}),
         },
         {**_MODEL, "query": "Hi", "documents": ["Hello", "Bye"]},
-        {"model": "Y S N N", "query": "Y Y N N", "documents": "Y Y N N", "top_n": "Y Y N N", "return_documents": "? ? N N", "method": "N N N N"},
+        {"model": "Y S N N", "query": "Y Y N N", "documents": "Y Y N N", "top_n": "Y Y N N", "return_documents": "S S N N", "method": "N N N N"},
     ),
     "POST /v1/classify": Documented(
         "dialoop.serve.scoring:ClassifyBody",
@@ -127,7 +127,7 @@ ROUTES: dict[str, Documented] = {
             "user": ({"user": "u-1"}, {"user": 1}),
         },
         {**_MODEL, "input": "order"},
-        {"model": "Y S N Y", "input": "Y Y N P", "encoding_format": "Y Y N ?", "dimensions": "Y ? N ?", "user": "S S N S"},
+        {"model": "Y S N Y", "input": "Y Y N P", "encoding_format": "Y Y N Y", "dimensions": "Y S N Y", "user": "S S N S"},
     ),
     "POST /v1/moderations": Documented(
         "dialoop.serve.moderation:ModerationBody",

@@ -20,7 +20,7 @@ def chat(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answers.")] = None,
 ) -> None:
     """Talk with a model in the terminal; /help lists the commands. Lines from a pipe are answered too."""
-    from dialoop.cli.serve import open_models, served_name
+    from dialoop.cli.named import open_models, served_name
     from dialoop.cli.session import Session, typed
     from dialoop.engine.local import LocalEngine
     from dialoop.types import Sampling

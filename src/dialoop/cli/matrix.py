@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dialoop.cli.recipes import command_line
+from dialoop.cli.values import SetValue, values_of
 from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
+    from dialoop.evals.task import Case
     from dialoop.jobs.matrix import Wording
     from dialoop.store.registry import Store
     from dialoop.types import Conversation
 
 PLAIN = "none"
+MOST_LISTED = 30
+"""Labels that a prompt lists by itself."""
 
 
 def matrix(
@@ -35,6 +40,7 @@ def matrix(
     task: Annotated[
         str, typer.Option(help="As of `dialoop eval`: reply, classification, selection ...")
     ] = "reply",
+    values: SetValue = None,
     out: Annotated[Path | None, typer.Option(help="Folder for matrix.html and matrix.json.")] = None,
     speed: Annotated[bool, typer.Option(help="Time some answers given alone.")] = True,
     max_cases: Annotated[int, typer.Option(min=1, help="Turns that are answered.")] = 200,
@@ -55,7 +61,8 @@ def matrix(
 
     settings, console = EvalSettings(max_cases=max_cases, max_tokens=max_tokens, seed=seed), Console()
     with Store.open(context.obj) as store:
-        prompts = tuple(_wording(store, name) for name in prompt or [PLAIN])
+        given = values_of(values or [])
+        prompts = tuple(_wording(store, name, given) for name in prompt or [PLAIN])
     watch = TerminalWatch(console, 1)
     try:
         found = cross(
@@ -68,7 +75,8 @@ def matrix(
         console.print(f"Matrix: {write(found, out, command_line()).html}", soft_wrap=True)
 
 
-def _wording(store: Store, name: str) -> Wording:
+def _wording(store: Store, name: str, values: Mapping[str, str]) -> Wording:
+    """`none`, a file's, or one of the store's. Labels of a choice are told where the prompt asks for them."""
     from dialoop.chat.prompt import Prompt
     from dialoop.config.prompts import read_prompt
     from dialoop.jobs.matrix import Wording
@@ -82,20 +90,20 @@ def _wording(store: Store, name: str) -> Wording:
     else:
         version = store.prompts.get(name)
         name, settings = version.ref, version.settings
-    prompt = Prompt(settings)
-    few_shot = settings.few_shot
-    if few_shot.select == "all":
-        return Wording(name, lambda history, language: prompt.ask(history, language=language))
-    if few_shot.needs_vectors or few_shot.max_tokens is not None:
+    if settings.few_shot.needs_vectors or settings.few_shot.max_tokens is not None:
         raise ConfigError(
             f"prompt {name} chooses its examples by vectors or a bound of tokens: ask it with "
             f"`dialoop prompts eval`, or set few_shot to bm25, random or balanced by words"
         )
+    prompt = Prompt(settings)
+    given = {key: value for key, value in values.items() if key in settings.variables}
     pools = {code: Pool(prompt.examples(code)) for code in prompt.languages}
 
-    def ask(history: Conversation, language: str) -> Conversation:
-        pool = pools[prompt.language_for(language)]
-        examples = pool.chosen(few_shot, history)
-        return prompt.ask(history, language=language, examples=examples)
+    def ask(case: Case) -> Conversation:
+        told: dict[str, Any] = dict(given)
+        if "labels" in settings.variables and "labels" not in told and 0 < len(case.options) <= MOST_LISTED:
+            told["labels"] = list(case.options)
+        examples = pools[prompt.language_for(case.language)].chosen(settings.few_shot, case.history)
+        return prompt.ask(case.history, told, language=case.language, examples=examples)
 
-    return Wording(name, ask)
+    return Wording(name, ask, tuple(each for code in prompt.languages for each in pools[code].examples))

@@ -104,6 +104,8 @@ def evaluate(
         )
     with _asked(context.obj, console, ref, helper, max_tokens) as running:
         outcomes = {name: running.outcomes(asking, data.cases) for name, asking in rows.items()}
+        if running.left_out:
+            console.print(f"{running.left_out} examples did not fit and gave way to others", highlight=False)
     _print_rows(console, data, outcomes, seed)
 
 
@@ -309,7 +311,7 @@ def _print_rows(
     references = [case.reference for case in data.cases]
     languages = sorted({case.language for case in data.cases})
     known = data.task.metrics(languages[0] if len(languages) == 1 else "all", references)
-    metrics = [each for each in known if each.reads == "text"]
+    metrics = [each for each in known if all(o.has(each.reads) for found in outcomes.values() for o in found)]
     table = Table("prompt", *(metric.name for metric in metrics))
     groups = [case.group for case in data.cases]
     first = next(iter(outcomes.values()))

@@ -23,7 +23,7 @@ app.command("eval")(prompted.evaluate)
 app.command("optimise")(prompted.optimise)
 app.command("optimize", hidden=True)(prompted.optimise)
 
-Ref = Annotated[str, typer.Argument(help="NAME for the promoted version, or else the newest; NAME@VERSION.")]
+Ref = Annotated[str, typer.Argument(help="NAME for what it means now, or NAME@VERSION.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
 
 

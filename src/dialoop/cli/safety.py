@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import aclosing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dialoop.cli.projects import DEFAULT_PROJECT, Project, open_project
+
+if TYPE_CHECKING:
+    from dialoop.safety.policy import Judgement, SafetySettings
 
 app = typer.Typer(help="Try the moderation filter and review what it decided.", no_args_is_help=True)
 
@@ -26,19 +30,31 @@ def check(
         list[str] | None,
         typer.Option("--list", help="en, zh or file:PATH; those of HOME/dialoop.toml unless given."),
     ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(
+            help="A model that reads along; that of HOME/dialoop.toml, if it has one, unless given."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the lists find: line, category, action, entry, first and last character. Exit code 1 if any."""
+    """What the filter finds: line, category, action, entry or model with its probability, first and last
+    character. Exit code 1 if any."""
+    import asyncio
+
     from dialoop.cli.site import read_site
-    from dialoop.safety.policy import Policy
+    from dialoop.safety.classifier import ClassifierSettings
 
     settings = read_site(context.obj).safety
-    policy = Policy.of(settings.model_copy(update={"lists": tuple(lists)}) if lists else settings)
-    found = False
-    for number, line in enumerate(_texts(text), 1):
-        for find in policy.find(line):
+    given: dict[str, object] = {"lists": tuple(lists)} if lists else {}
+    if classifier is not None:
+        given["classifier"] = ClassifierSettings(model=classifier)
+    found, settings = False, settings.model_copy(update=given)
+    for number, judged in enumerate(asyncio.run(_judged(context.obj, settings, _texts(text))), 1):
+        for find in judged.finds:
             found = True
             row = {"line": number, **asdict(find)}
+            del row["read"]
             typer.echo(json.dumps(row, ensure_ascii=False) if as_json else "\t".join(map(str, row.values())))
     raise typer.Exit(1 if found else 0)
 
@@ -71,6 +87,21 @@ def decisions(
             row.content or "",
         )
         typer.echo("\t".join(told).rstrip())
+
+
+async def _judged(home: Path, settings: SafetySettings, texts: list[str]) -> list[Judgement]:
+    """What the filter says of each, its classifier loaded into this process if it has one."""
+    from dialoop.cli.named import moderator, open_models
+    from dialoop.safety.policy import Policy
+
+    names = moderator(home, settings)
+    if not names:
+        return await Policy.of(settings).judge(texts)
+    from dialoop.engine.local import LocalEngine
+
+    models = open_models(home, names)
+    async with aclosing(LocalEngine(models)) as engine:
+        return await Policy.of(settings, engine, classifier=next(iter(models))).judge(texts)
 
 
 def _texts(given: str) -> list[str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dialoop.cli.named import adapter_folders, moderator, resolve, served_name
+
 if TYPE_CHECKING:
-    from dialoop.engine.loaded import Loaded
-    from dialoop.serve.adapters import AdapterFolders
-    from dialoop.types import ModelRef, Served
+    from dialoop.types import Served
 
 SHIPPED = "dialoop-base"
 TUNED_ROWS = 8
@@ -51,6 +51,14 @@ def serve(
     speculate: Annotated[
         bool, typer.Option(help="Say several tokens a step where an answer repeats its prompt; same answers.")
     ] = True,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the layers of small models at the start, which takes most of a minute and a C++ "
+            "compiler: they answer somewhat faster.",
+        ),
+    ] = False,
     cors_origin: Annotated[
         list[str] | None,
         typer.Option(help="Let web pages of this origin ask from a browser; may be repeated, '*' = all."),
@@ -86,6 +94,7 @@ def serve(
 
     The models run in a process of their own, which is started again should it end.
     """
+    from dialoop.cli.site import check_trials, gateway, read_site, upstreams_of
     from dialoop.serve.server import Server, bind, check_origins, hosts_for, url_of
     from dialoop.store.registry import Store
 
@@ -95,33 +104,33 @@ def serve(
         check_origins(origins, keyed)
         listening = bind(host, port)
     with listening:
-        from dialoop.cli.site import gateway, read_site, upstreams_of
         from dialoop.cli.tuned import with_tuning
         from dialoop.engine.process import ProcessEngine
         from dialoop.serve.app import make_app
 
         site, store = read_site(context.obj), Store.open(context.obj)
         upstreams = upstreams_of(site, upstream or [])
-        names = model or ([] if upstreams else [SHIPPED])
-
-        def start(refs: Sequence[ModelRef], rows: int = max_rows) -> ProcessEngine:
-            return ProcessEngine(
-                refs, context=max_model_len, precision=precision, max_rows=rows, max_open=max_open,
-                speculate=speculate, adapter_memory=adapter_memory * 2**20,
-            )  # fmt: skip
-
+        names, reading = model or ([] if upstreams else [SHIPPED]), moderator(context.obj, site.safety)
+        refs = resolve(context.obj, list(dict.fromkeys([*names, *reading])))
+        start = partial(
+            ProcessEngine, context=max_model_len, precision=precision, speculate=speculate,
+            compiled=compile, adapter_memory=adapter_memory * 2**20,
+            max_open=max_open * (2 if reading else 1),  # whoever holds a place may ask the moderator too
+        )  # fmt: skip
         engine, tuning = None, None
-        if names:
-            refs = resolve(context.obj, names)
+        if refs:
             engine, tuning = with_tuning(
-                start(refs), store, refs, lambda ref: start([ref], min(max_rows, TUNED_ROWS)), limit=max_tuned
-            )
+                start(refs, max_rows=max_rows), store, refs,
+                lambda ref: start([ref], max_rows=min(max_rows, TUNED_ROWS)), limit=max_tuned,
+            )  # fmt: skip
         serving = engine if engine is not None and not upstreams else gateway(upstreams, engine)
-        adapters = adapter_folders(context.obj, adapter_dir) if adapter_dir else None
+        check_trials(site, [each.name for each in serving.models()])
         app = make_app(
-            serving, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes, adapters=adapters,
+            serving, api_key=api_key or None, hosts=hosts, max_body_bytes=max_body_bytes,
+            adapters=adapter_folders(context.obj, adapter_dir) if adapter_dir else None,
             store=store, max_open=max_open, cors_origins=origins, log_requests=log_requests,
             max_file_bytes=max_file_bytes, batch_rows=batch_rows, tuning=tuning, safety=site.safety,
+            retention=site.retention, classifier="".join(map(served_name, reading)),
             trials=site.trials,
         )  # fmt: skip
         if log_requests:
@@ -135,41 +144,6 @@ def _log_to_stderr() -> None:
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO)
     log.propagate = False
-
-
-def resolve(home: Path, names: list[str]) -> list[ModelRef]:
-    """Where the named models lie, under the names they are served by. Raises StoreError."""
-    from dataclasses import replace
-
-    from dialoop.store.registry import Store
-
-    with Store.open(home) as store:
-        refs = {served_name(name): store.models.resolve(name) for name in names}
-    return [replace(ref, name=name) for name, ref in refs.items()]
-
-
-def open_models(home: Path, names: list[str], max_model_len: int | None = None) -> dict[str, Loaded]:
-    """The named models, loaded into this process, by those names. Raises StoreError or ModelError."""
-    from dialoop.engine import loaded
-
-    return loaded.open_models(resolve(home, names), context=max_model_len)
-
-
-def adapter_folders(home: Path, folders: list[Path]) -> AdapterFolders:
-    """The home and `folders`, whose adapters lie on the bases that they name."""
-    from dialoop.serve.adapters import AdapterFolders
-    from dialoop.store.registry import Store
-
-    def resolve(folder: Path) -> ModelRef:
-        with Store.open(home) as store:
-            return store.models.resolve(str(folder))
-
-    return AdapterFolders((home, *folders), resolve)
-
-
-def served_name(name: str) -> str:
-    """What clients call a model: its registered name, or the last part of its directory's path."""
-    return Path(name).expanduser().resolve().name if "/" in name or name.startswith((".", "~")) else name
 
 
 def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:

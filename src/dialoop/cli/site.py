@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import typer
@@ -17,6 +17,7 @@ from dialoop.config import Settings, validate
 from dialoop.config.trials import TrialSettings
 from dialoop.errors import ConfigError, EngineDownError
 from dialoop.safety.policy import SafetySettings
+from dialoop.serve.house import Retention
 from dialoop.types import Engine
 
 FILE = "dialoop.toml"
@@ -29,6 +30,8 @@ class Site(Settings):
     """Servers whose models are served as well, by name; their keys come from the environment."""
     safety: SafetySettings = SafetySettings()
     """The moderation filter."""
+    retention: Retention = Retention()
+    """How long what clients have the server keep stays."""
     trials: Mapping[str, TrialSettings] = Field(default_factory=dict)
     """Names that are asked as models are, whose users are parted among arms."""
 
@@ -57,6 +60,17 @@ def gateway(upstreams: Mapping[str, Upstream], local: Engine | None) -> RoutedEn
         typer.echo(f"dialoop: {problem}; its models are served once it answers", err=True)
     away = [Route(each, upstreams[each.name].weight) for each in remotes]
     return RoutedEngine([*([] if local is None else [Route(local)]), *away])
+
+
+def check_trials(site: Site, served: Collection[str]) -> None:
+    """Tell of arms that nobody serves yet. Raises ConfigError for a trial that is named as a model is."""
+    for name, trial in site.trials.items():
+        if name in served:
+            raise ConfigError(f"trials.{name}: a model has this name: name the trial otherwise")
+        for arm in trial.arms:
+            if arm.model not in served:
+                problem = f"trial {name}: nobody serves {arm.model}, the model of arm {arm.name}"
+                typer.echo(f"dialoop: {problem}; until someone does its users are refused", err=True)
 
 
 async def _listen(remotes: Sequence[RemoteEngine]) -> list[EngineDownError]:

@@ -25,7 +25,9 @@ __all__ = [
 ]  # fmt: skip
 
 OnReject = Callable[[Rejected], None]
-SAMPLES: Mapping[str, DataFormat] = {"en": "openai", "zh": "openai", "preference": "preference"}
+SAMPLES: Mapping[str, DataFormat] = {
+    "en": "openai", "zh": "openai", "preference": "preference", "moderation": "table",
+}  # fmt: skip
 """The format of each sample that is shipped."""
 
 

@@ -223,7 +223,7 @@ class Front:
             ids = await asyncio.to_thread(known.reader.ids, whole_texts(texts))
             logits = await self._logits(model, known, ids)
             rows = tuple(classified(each, known.labels) for each in logits)
-            return Classification(rows, sum(map(len, ids)))
+            return Classification(rows, sum(map(len, ids)), tuple(known.labels))
 
     async def _tagged(self, model: str, known: KnownHead, texts: Sequence[Classifiable]) -> Classification:
         sentences = await asyncio.to_thread(words_of, texts)
@@ -232,7 +232,7 @@ class Front:
         with self._asked(Tagging(now.model, ids, places, now.adapter)) as events:
             found = await _next(events)
             tags = (tagged(*each, known.labels) for each in zip(sentences, found, strict=True))
-            return Classification((), sum(map(len, ids)), tuple(tags))
+            return Classification((), sum(map(len, ids)), tuple(known.labels), tuple(tags))
 
     async def _logits(self, model: str, known: KnownHead, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         now = self._roster.now(model, known)

@@ -65,7 +65,8 @@ class LocalCore:
     chunks.  cache_tokens: tokens whose keys and values are kept, by model; None = `max_rows` whole contexts,
     less where memory ends.  adapter_memory: bytes, by model, of adapters that were loaded since and are not
     pinned; the longest unused leave memory, and requests wait where all are in use.
-    speculate: several tokens a step where an answer repeats what it has read.
+    speculate: several tokens a step where an answer repeats what it has read.  compiled: the layers of small
+    models, which takes a C++ compiler and most of a minute.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class LocalCore:
         cache_tokens: int | None = None,
         adapter_memory: int = 2**30,
         speculate: bool = True,
+        compiled: bool = False,
     ) -> None:
         self._decoders = {name: each for name, each in models.items() if isinstance(each, LoadedModel)}
         self._lane = {name: id(each.model) for name, each in models.items()}
@@ -92,7 +94,7 @@ class LocalCore:
                 loaded.model, max_rows=max_rows, step_tokens=step_tokens, context=loaded.longest,
                 cache_tokens=cache_tokens or max_rows * loaded.longest, adapters=loaded.adapters,
                 precision=loaded.precision,
-                speculate=speculate,
+                speculate=speculate, compiled=compiled,
             )
             if isinstance(loaded, LoadedModel)
             else HeadRunning(loaded.headed, step_tokens=step_tokens, crf=loaded.crf)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import sys
@@ -23,11 +24,14 @@ from dialoop.engine.wire import Ranked
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.compiled import MOST_PARAMETERS
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.linear import pack_in_place
 from dialoop.models.opening import PrefixOpening, opening_of
 from dialoop.models.paged import Body, PagedBody, agrees
 from dialoop.types import Precision, Scored
+
+log = logging.getLogger("dialoop.engine")
 
 T = TypeVar("T")
 BLOCK = 16
@@ -80,14 +84,16 @@ def runner_of(
     rows: int = 1,
     adapters: Adapters | None = None,
     precision: Precision | None = None,
+    compiled: bool = False,
 ) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
 
     rows: the most sequences of one step.  precision: of the weights, which belong to the runner then and are
-    packed; None = they stay as they are, others may use them.
+    packed; None = they stay as they are, others may use them.  compiled: the layers too, of a model so small
+    that it helps; others say in the log that they are not.
     """
     adapters = adapters or Adapters(model)
-    body = _body(model, adapters, precision)
+    body = _body(model, adapters, precision, compiled)
     if body is not None:
         return PagedRunner(body, blocks, rows, adapters)
     if isinstance(opening_of(model), PrefixOpening):
@@ -98,18 +104,38 @@ def runner_of(
     return AloneRunner(model, adapters)
 
 
-def _body(model: torch.nn.Module, adapters: Adapters, precision: Precision | None) -> Body | None:
+def _body(
+    model: torch.nn.Module, adapters: Adapters, precision: Precision | None, compiled: bool
+) -> Body | None:
     """The fastest that agrees with the model."""
+    lean = None
     with suppress(ModelError):
         if agrees(LeanDecoder(model, None, adapters), model, in_float32=True):
             lean = LeanDecoder(model, precision or "float32", adapters)
-            if precision is not None:
-                lean.release(model)
-            return lean
+    if compiled and (reason := _uncompiled(model, lean, precision)):
+        log.warning("%s is not compiled: %s", type(model).__name__, reason)
+    elif compiled and lean is not None:
+        lean.compile(model)
+    if lean is not None:
+        if precision is not None:
+            lean.release(model)
+        return lean
     if precision is not None and all(p.device.type == "cpu" for p in model.parameters()):
         pack_in_place(model, precision)
     paged = PagedBody(model)
     return paged if agrees(paged, model) else None
+
+
+def _uncompiled(model: torch.nn.Module, lean: LeanDecoder | None, precision: Precision | None) -> str:
+    """Why its layers are better not compiled, "" = they are."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if lean is None:
+        return "no lean decoder computes the same"
+    if precision == "int8":
+        return "its weights are int8"
+    if size > MOST_PARAMETERS:
+        return f"{size:,} parameters take longer to read than the calls that are saved ({MOST_PARAMETERS:,})"
+    return ""
 
 
 class PagedRunner:

@@ -27,9 +27,9 @@ class Running:
 
     max_rows: answers side by side.  step_tokens: tokens read in one step.  context: tokens of the longest
     prompt and answer.  cache_tokens: tokens whose keys and values are kept; less where memory ends, one
-    context at least.  adapters: beside the model; a row's owner names its own.  precision: as for
-    `runner_of`.  speculate: let rows that repeat what they have read say several tokens in a step; they say
-    the same.
+    context at least.  adapters: beside the model; a row's owner names its own.  precision, compiled:
+    as for `runner_of`.  speculate: let rows that repeat what they have read say several tokens in a step;
+    they say the same.
     """
 
     def __init__(
@@ -43,10 +43,13 @@ class Running:
         adapters: Adapters | None = None,
         precision: Precision | None = None,
         speculate: bool = True,
+        compiled: bool = False,
     ) -> None:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
-        self._runner = runner_of(model, blocks, rows=max_rows, adapters=self.adapters, precision=precision)
+        self._runner = runner_of(
+            model, blocks, rows=max_rows, adapters=self.adapters, precision=precision, compiled=compiled
+        )
         self._blocks = Blocks(blocks, BLOCK)
         self._scheduler = Scheduler(
             self._blocks, step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares

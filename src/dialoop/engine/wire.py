@@ -181,6 +181,7 @@ class CoreOptions(TypedDict, total=False):
     cache_tokens: int | None
     adapter_memory: int
     speculate: bool
+    compiled: bool
 
 
 @dataclass(frozen=True, slots=True)

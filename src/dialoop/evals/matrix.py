@@ -17,6 +17,8 @@ from dialoop.evals.suites import Task
 from dialoop.evals.task import Outcome
 
 Standing = Literal["best", "even", "behind"]
+CHOSEN = ("accuracy", "recall@1")
+"""Metrics whose value by blind chance is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,18 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """cases: that every side answered."""
+    """cases: that every side answered.  chance: percent that blind choices get right; None = free answers."""
 
     task: str
     sides: tuple[Side, ...]
     columns: tuple[Column, ...]
     cases: int
+    chance: float | None = None
+
+    def by_chance(self, cell: Cell) -> bool:
+        """Whether a choice is not told from a blind one."""
+        chosen = self.chance is not None and cell.score.metric in CHOSEN
+        return chosen and not cell.score.low > (self.chance or 0.0)
 
 
 def matrix_of(sides: Sequence[Side], task: Task, *, resamples: int = 2000, seed: int = 0) -> Matrix:
@@ -77,7 +85,9 @@ def matrix_of(sides: Sequence[Side], task: Task, *, resamples: int = 2000, seed:
         for language in in_order({o.case.language for o in sides[0].outcomes})
         for column in _columns(sides, task, language, resamples, seed)
     ]
-    return Matrix(task.name, tuple(sides), tuple(columns), len(asked[0]))
+    offered = [len(outcome.case.options) for outcome in sides[0].outcomes]
+    chance = 100 * sum(1 / count for count in offered) / len(offered) if all(offered) else None
+    return Matrix(task.name, tuple(sides), tuple(columns), len(asked[0]), chance)
 
 
 def _columns(sides: Sequence[Side], task: Task, language: str, resamples: int, seed: int) -> Iterator[Column]:

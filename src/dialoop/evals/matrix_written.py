@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dialoop.evals.html import both, same_or_both
-from dialoop.evals.matrix import Cell, Column, Matrix, Side, without_outcomes
+from dialoop.evals.matrix import CHOSEN, Cell, Column, Matrix, Side, without_outcomes
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
 from dialoop.evals.plot import interval_bar
 from dialoop.evals.png import style
@@ -37,6 +37,9 @@ class Written:
 
 def headline(matrix: Matrix, language: ReportLanguage = "en") -> str:
     """Which sides are best, or not told from the best, in every column."""
+    chosen = [column for column in matrix.columns if column.metric in CHOSEN]
+    if matrix.chance is not None and all(matrix.by_chance(cell) for c in chosen for cell in c.cells):
+        return say("matrix_blind", language, cases=matrix.cases, chance=f"{matrix.chance:.1f}")
     good = [
         side.name
         for i, side in enumerate(matrix.sides)
@@ -67,14 +70,18 @@ def show(matrix: Matrix, console: Console, language: ReportLanguage = "en") -> N
     for key in ("prompt_tokens", "median_seconds"):
         shown.add_column(say(key, language), justify="right")
     for i, side in enumerate(matrix.sides):
-        cells = [_cell(column.cells[i]) for column in matrix.columns]
+        cells = [_cell(matrix, column.cells[i]) for column in matrix.columns]
         shown.add_row(escape(side.prompt), escape(side.model), *cells, *costs(side)[:2])
     console.print(shown)
     console.print(say("matrix_marks", language), style="dim", highlight=False)
+    if matrix.chance is not None:
+        told = say("matrix_chance", language, chance=f"{matrix.chance:.1f}")
+        console.print(told, style="dim", highlight=False)
 
 
-def _cell(cell: Cell) -> str:
-    return f"{number(cell.score)} {escape(cell.score.interval)} {_MARKS[cell.standing]}"
+def _cell(matrix: Matrix, cell: Cell) -> str:
+    mark = "~" if matrix.by_chance(cell) else _MARKS[cell.standing]
+    return f"{number(cell.score)} {escape(cell.score.interval)} {mark}"
 
 
 def number(score: Score) -> str:

@@ -35,7 +35,7 @@ MESSAGES = MappingProxyType(
         "short_worse": ("worse", "更差"),
         "short_higher": ("higher", "升高"),
         "short_lower": ("lower", "降低"),
-        "short_same": ("no difference", "无差别"),
+        "short_same": ("no change", "无变化"),
         "short_unclear": ("cannot tell", "无法判断"),
         "lang_en": ("English", "英文"),
         "lang_zh": ("Chinese", "中文"),
@@ -177,7 +177,7 @@ MESSAGES = MappingProxyType(
         "median_seconds": ("seconds an answer (median)", "每个回答的秒数（中位）"),
         "p95_seconds": ("seconds an answer (95 %)", "每个回答的秒数（95%）"),
         "tokens_per_second": ("tokens a second", "每秒词元数"),
-        "times_slower": ("seconds an answer, over those before", "每个回答的秒数（相对之前）"),
+        "times_slower": ("slowdown", "变慢倍数"),
         "memory_mb": ("weights, MB", "权重（MB）"),
         "weight_bytes": ("weights, MB", "权重（MB）"),
         "forgot": ("It got worse on: {where}.", "以下方面变差：{where}。"),
@@ -319,6 +319,11 @@ MESSAGES = MappingProxyType(
         "standing_best": ("best", "最好"),
         "standing_even": ("not told from the best", "与最好者难分"),
         "standing_behind": ("behind", "落后"),
+        "standing_chance": ("not told from chance", "与随机猜测难分"),
+        "matrix_chance": (
+            "~ not told from blind chance, which has {chance} % right.",
+            "~ 与随机猜测（正确率 {chance}%）难分。",
+        ),
         "matrix_best": (
             "{side} is best, told from all others with {cases} cases.",
             "{side} 最好：{cases} 个样例足以与其余区分。",
@@ -331,6 +336,11 @@ MESSAGES = MappingProxyType(
         "matrix_mixed": (
             "None is best everywhere: each is shown to be behind in some column ({cases} cases).",
             "没有处处最好者：各组合都在某一列落后（{cases} 个样例）。",
+        ),
+        "matrix_blind": (
+            "None is told from blind chance ({chance} % right) with {cases} cases: take another model, "
+            "tune this one, or ask more cases.",
+            "以 {cases} 个样例，没有组合能与随机猜测（正确率 {chance}%）区分：请换模型、微调，或增加样例。",
         ),
         "matrix_marks": (
             "* best of the column   = not told from it   - behind it (paired bootstrap, Holm)",

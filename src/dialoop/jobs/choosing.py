@@ -41,6 +41,7 @@ class Choosing:
         self._bytes = sum(weight.numel() * weight.element_size() for weight in weights)
         self._kept = None if kept is None else KeptAnswers(kept, model_hash(ref))
         self._vectors: dict[str, Vectors] = {}
+        self._embedding = asyncio.Lock()
         self._runner = asyncio.Runner()
         self._engine = LocalEngine({ref.name: self._loaded})
 
@@ -151,8 +152,9 @@ class Choosing:
     async def _near(self, engine: LocalEngine, case: Case) -> Weighed:
         """By the cosine of the vectors of history and option; those of options are made once."""
         known = self._vectors
-        if left := [text for text in case.options if text not in known]:
-            known |= zip(left, await vectors_of(engine, self._ref.name, left), strict=True)
+        async with self._embedding:
+            if left := [text for text in case.options if text not in known]:
+                known |= zip(left, await vectors_of(engine, self._ref.name, left), strict=True)
         (asked,) = await vectors_of(engine, self._ref.name, [history_text(case.history)])
         scores = np.array([known[text] for text in case.options]) @ asked
         return tuple(scores.tolist()), None, 0

@@ -18,19 +18,24 @@ from dialoop.jobs.judging import Cases, Done
 from dialoop.jobs.under_test import cases_for, rows_of, under_test
 from dialoop.models.encoder import is_encoder
 from dialoop.models.head_config import head_kind
+from dialoop.prompting.leakage import apart
 from dialoop.store.registry import Store
 from dialoop.types import Conversation, ModelRef
 
-Ask = Callable[[Conversation, str], Conversation]
-"""(a case's history, its language) -> what the model is asked."""
+Ask = Callable[[Case], Conversation]
+"""A case -> what the model is asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A prompt: its name, and what it makes of a history; None = the history as it is."""
+    """A prompt: its name, and what it makes of a case; None = the history as it is.
+
+    examples: that it may show; one that gives a case away is refused.
+    """
 
     name: str
     ask: Ask | None = None
+    examples: tuple[Conversation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ def cross(asked: Crossing, home: Path, on_done: Done) -> Matrix:
         refs = [store.models.resolve(name) for name in asked.models]
     rows = rows_of(task, asked.sources, home / "scratch")
     chosen = cases_for(task, rows.train, asked.settings)
+    for prompt in asked.prompts:
+        apart(prompt.examples, chosen.asked)
     plain = {case.id: case for case in chosen.asked}
     sides = []
     for ref in refs:
@@ -73,7 +80,7 @@ def _worded(chosen: Cases, prompt: Wording) -> Cases:
     ask = prompt.ask
     if ask is None:
         return Cases(chosen.asked, chosen.asked if chosen.scored else ())
-    asked = tuple(replace(case, history=ask(case.history, case.language)) for case in chosen.asked)
+    asked = tuple(replace(case, history=ask(case)) for case in chosen.asked)
     return Cases(asked, asked if chosen.scored else ())
 
 

@@ -80,7 +80,7 @@ class Optimiser:
         self._language, self._values, self._say = language, values, say
         self._proposed = proposed
         self._trial, self._test = _parted(data.cases, settings)
-        self._asked = 0
+        self._asked: dict[str, int] = {}
 
     @property
     def test_cases(self) -> tuple[Case, ...]:
@@ -153,7 +153,7 @@ class Optimiser:
     def _scores(self, candidate: Candidate, many: int) -> list[float]:
         """Its score on each of the first trial cases, the higher the better."""
         cases = self._trial[:many]
-        self._asked += many
+        self._asked[candidate.hash] = max(many, self._asked.get(candidate.hash, 0))
         asking = self._asking(candidate)
         if self._data.labels:
             shown = self._model.shown(asking, cases)
@@ -224,7 +224,8 @@ class Optimiser:
             "model": self._model.name, "task": self._data.task.name, "language": self._language,
             "origin": best.origin, "verdict": changes[0].words(), "better": changes[0].verdict == "better",
             "changes": [{**asdict(change), "words": change.words()} for change in changes],
-            "trial_cases": len(self._trial), "test_cases": len(self._test), "asked": self._asked,
+            "asked": sum(self._asked.values()),
+            "trial_cases": len(self._trial), "test_cases": len(self._test),
             "test_case_ids": [case.id for case in self._test],
             "cases_hash": _cases_hash((*self._trial, *self._test)), "examples": len(self._data.pool),
             "leaked_examples_left_out": len(self._data.leaked.places),

@@ -54,19 +54,19 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A case as a model reads it. left_out: examples that were chosen and did not fit."""
+    """A case as a model reads it, and the examples in it."""
 
     case: Case
     asked: Conversation
     examples: tuple[Conversation, ...]
-    left_out: int = 0
 
 
 class Prompted:
     """A model that prompts are put to, by the engine that serves; `with` lets it go.
 
     max_tokens: of an answer that is written.  kept: folder of what was said.  embedder: compares examples,
-    where a selection needs vectors; None = the model itself.
+    where a selection needs vectors; None = the model itself.  left_out: examples that were chosen so far and
+    did not fit.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Prompted:
         self._kept = None if kept is None else KeptAnswers(kept, self.hash)
         self._runner = asyncio.Runner()
         self._pools: dict[bytes, Pool] = {}
+        self.left_out = 0
 
     def __enter__(self) -> Prompted:
         return self
@@ -119,9 +120,9 @@ class Prompted:
         """The answers: written, or the most probable of the labels. Raises DialoopError of many kinds."""
         shown = self.shown(asking, cases)
         if asking.labels:
-            best = self.shares(asking, shown).argmax(1)
+            shares = self.shares(asking, shown)
             return tuple(
-                Outcome(each.case, asking.labels[place]) for each, place in zip(shown, best, strict=True)
+                _chosen(each.case, asking.labels, row) for each, row in zip(shown, shares, strict=True)
             )
         texts = self._each("answering", [self._answer(each.asked, asking) for each in shown])
         return tuple(Outcome(each.case, text) for each, text in zip(shown, texts, strict=True))
@@ -184,7 +185,8 @@ class Prompted:
             return fitting
 
         examples = pool.chosen(settings, case.history, vector, fits)
-        return Shown(case, self._ask(asking, case.history, case.language, examples), examples, len(left))
+        self.left_out += len(left)
+        return Shown(case, self._ask(asking, case.history, case.language, examples), examples)
 
     def _room(self, asking: Asking, case: Case) -> int:
         """Tokens that an answer may need."""
@@ -300,6 +302,13 @@ class Prompted:
     def _keep(self, key: str, result: object) -> None:
         if self._kept is not None:
             self._kept.keep(key, result)
+
+
+def _chosen(case: Case, labels: tuple[str, ...], shares: Probabilities) -> Outcome:
+    """The most probable label, and the log-probabilities of all."""
+    graded = replace(case, options=labels, grades=tuple(float(label == case.reference) for label in labels))
+    logs = np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+    return Outcome(graded, labels[int(shares.argmax())], scores=tuple(map(float, logs)))
 
 
 def with_few_shot(prompt: Prompt, **settings: Any) -> Prompt:

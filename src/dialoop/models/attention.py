@@ -2,13 +2,16 @@
 
 On CPUs torch's flash kernel reaches a tenth of what its batched matrix products reach (bench/train.py);
 these products are used instead, in blocks of queries so that about half of the scores above the
-diagonal are never computed. On other devices torch's own kernel is called for each document.
+diagonal are never computed. Query heads that share keys stand below each other in one product, so keys are
+never repeated. On other devices torch's own kernel is called for each document.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -16,50 +19,137 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-QUERY_BLOCK = 256
+QUERY_BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Documents of one length side by side: tokens, how many documents, how many query heads share keys."""
+
+    tokens: slice
+    count: int
+    length: int
+    group: int
+
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """First query and the one after the last of each block."""
+        return [(at, min(at + QUERY_BLOCK, self.length)) for at in range(0, self.length, QUERY_BLOCK)]
+
+    def rows(self, start: int, stop: int) -> slice:
+        """Where the queries of a block stand, those of all heads of a group."""
+        return slice(start * self.group, stop * self.group)
+
+    def by_head(self, x: Tensor, heads: int) -> Tensor:
+        """(T, H, D) -> (documents x heads of keys, length x group, D), rows in the order (token, head)."""
+        return self._heads_first(x, heads).reshape(self.count * heads, -1, x.shape[-1])
+
+    def put_back(self, x: Tensor, into: Tensor, heads: int) -> None:
+        """The reverse of `by_head`, of this run's part of `into`, (T, H, D)."""
+        place = self._heads_first(into, heads)
+        place.copy_(x.view(place.shape))
+
+    def _heads_first(self, x: Tensor, heads: int) -> Tensor:
+        """(documents, heads of keys, length, group, D)."""
+        shape = (self.count, self.length, heads, x.shape[1] // heads, x.shape[2])
+        return x[self.tokens].view(shape).transpose(1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What `attend` keeps of a run for its gradient: queries, keys, values by head, and weights by block."""
+
+    run: _Run
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    weights: tuple[Tensor, ...]
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float
+) -> tuple[Tensor, tuple[Kept, ...]]:
+    """`packed_attention` and what its gradient needs; nothing of it is known to autograd."""
+    heads = k.shape[1]
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    kept, nothing = [], q.new_zeros(())
+    for run in _runs(lengths, q.shape[1] // heads):
+        qh, kh, vh = (run.by_head(x, heads) for x in (q, k, v))
+        found, weights = torch.empty_like(qh), []
+        for start, stop in run.blocks:
+            rows = run.rows(start, stop)
+            keys = kh[:, :stop].transpose(1, 2)
+            scores = torch.baddbmm(nothing, qh[:, rows], keys, beta=0, alpha=scale)
+            scores[:, :, start:] += _mask(stop - start, run.group, q.dtype, q.device)
+            weights.append(torch.softmax(scores, -1))
+            torch.bmm(weights[-1], vh[:, :stop], out=found[:, rows])
+        run.put_back(found, out, heads)
+        kept.append(Kept(run, qh, kh, vh, tuple(weights)))
+    return out, tuple(kept)
+
+
+def attend_backward(
+    grad: Tensor, kept: Sequence[Kept], scale: float, into: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    """Write the gradients of q, k and v `into` these. grad: of what `attend` gave, as (T, H · D)."""
+    heads, size = len(kept[0].k) // kept[0].run.count, kept[0].k.shape[-1]
+    grad = grad.view(len(grad), -1, size)
+    for each in kept:
+        run, gh = each.run, each.run.by_head(grad, heads)
+        dqh, dkh, dvh = (torch.empty_like(x) for x in (gh, each.k, each.v))
+        # The last block sees every key, so it gives the sums their first values.
+        for (start, stop), weights in zip(reversed(run.blocks), reversed(each.weights), strict=True):
+            rows, put = run.rows(start, stop), _put if stop == run.length else _add
+            part = gh[:, rows]
+            put(dvh[:, :stop], weights.transpose(1, 2), part)
+            dweights = torch.bmm(part, each.v[:, :stop].transpose(1, 2))
+            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+            torch.bmm(dscores, each.k[:, :stop], out=dqh[:, rows])
+            put(dkh[:, :stop], dscores.transpose(1, 2), each.q[:, rows])
+        for x, place in zip((dqh.mul_(scale), dkh.mul_(scale), dvh), into, strict=True):
+            run.put_back(x, place, heads)
+
+
+def _put(into: Tensor, a: Tensor, b: Tensor) -> None:
+    torch.bmm(a, b, out=into)
+
+
+def _add(into: Tensor, a: Tensor, b: Tensor) -> None:
+    into += torch.bmm(a, b)
+
+
+@lru_cache(64)
+def _mask(size: int, group: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(1, size x group, size): 0 where a query may see a key of its own block, -inf where it may not."""
+    whole = torch.full((size, size), float("-inf"), dtype=dtype, device=device)
+    return whole.triu_(1).repeat_interleave(group, 0)[None]
+
+
+def _runs(lengths: Sequence[int], group: int) -> list[_Run]:
+    runs, start = [], 0
+    for length, same in groupby(lengths):
+        count = len(list(same))
+        runs.append(_Run(slice(start, start + count * length), count, length, group))
+        start += count * length
+    return runs
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Softmax(q kᵀ · scale + causal mask) v; q, k, v: (N, T, D), N = sequences x heads."""
-
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        out = torch.empty_like(q)
-        weights: list[Tensor] = []
-        for start, stop in _blocks(q.shape[1]):
-            mask = _mask(start, stop, q)
-            scores = torch.baddbmm(mask, q[:, start:stop], k[:, :stop].transpose(1, 2), alpha=scale)
-            block = torch.softmax(scores, -1)
-            out[:, start:stop] = torch.bmm(block, v[:, :stop])
-            weights.append(block)
-        ctx.save_for_backward(q, k, v, *weights)
-        ctx.scale = scale
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+        out, kept = attend(q, k, v, lengths, scale)
+        if any(ctx.needs_input_grad):
+            ctx.kept, ctx.scale = kept, scale
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *weights = ctx.saved_tensors
-        grad = grad.contiguous()
-        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (start, stop), block in zip(_blocks(q.shape[1]), weights, strict=True):
-            part = grad[:, start:stop]
-            dv[:, :stop] += torch.bmm(block.transpose(1, 2), part)
-            dweights = torch.bmm(part, v[:, :stop].transpose(1, 2))
-            dscores = torch._softmax_backward_data(dweights, block, -1, block.dtype)
-            dq[:, start:stop] = torch.bmm(dscores, k[:, :stop])
-            dk[:, :stop] += torch.bmm(dscores.transpose(1, 2), q[:, start:stop])
-        return dq.mul_(ctx.scale), dk.mul_(ctx.scale), dv, None
-
-
-def _blocks(length: int) -> list[tuple[int, int]]:
-    return [(start, min(start + QUERY_BLOCK, length)) for start in range(0, length, QUERY_BLOCK)]
-
-
-def _mask(start: int, stop: int, like: Tensor) -> Tensor:
-    """(stop - start, stop): 0 where query `start + i` may see key `j`, -inf where it may not."""
-    mask = torch.full((stop - start, stop), float("-inf"), dtype=like.dtype, device=like.device)
-    return mask.triu_(start + 1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        kept, ctx.kept = ctx.kept, None
+        heads, keys = grad.shape[1], len(kept[0].k) // kept[0].run.count
+        dq, dk, dv = (grad.new_empty(len(grad), n, grad.shape[2]) for n in (heads, keys, keys))
+        attend_backward(grad.reshape(len(grad), -1), kept, ctx.scale, (dq, dk, dv))
+        return dq, dk, dv, None, None
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
@@ -68,25 +158,15 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], sc
     q: (T, H, D); k, v: (T, H_kv, D), H a multiple of H_kv; lengths: of the documents, summing to T.
     Returns (T, H, D).
     """
-    heads, repeats = q.shape[1], q.shape[1] // k.shape[1]
-    if repeats > 1:
-        k, v = k.repeat_interleave(repeats, dim=1), v.repeat_interleave(repeats, dim=1)
-    parts, start = [], 0
-    for length, run in groupby(lengths):
-        count = len(list(run))
-        stop = start + count * length
-        rows = (_by_head(x[start:stop], count, length) for x in (q, k, v))
-        parts.append(_attend(*rows, scale=scale).view(count, heads, length, -1).transpose(1, 2).flatten(0, 1))
-        start = stop
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _by_head(x: Tensor, count: int, length: int) -> Tensor:
-    """(count * length, H, D) -> (count * H, length, D)."""
-    return x.view(count, length, x.shape[1], -1).transpose(1, 2).reshape(count * x.shape[1], length, -1)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
     if q.device.type == "cpu":
-        return _BlockAttention.apply(q, k, v, scale)  # type: ignore[no-any-return, no-untyped-call]
-    return functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+        return _BlockAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-any-return, no-untyped-call]
+    ends = list(accumulate(lengths))
+    places = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
+    return torch.cat([_alone(q[at], k[at], v[at], scale) for at in places])
+
+
+def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """One document, by torch's own kernel."""
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    return out[0].transpose(0, 1)

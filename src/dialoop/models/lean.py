@@ -6,8 +6,6 @@ gate beside its input. Whether it computes the same is to be probed before they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +14,9 @@ from torch import Tensor, nn
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Step
-from dialoop.models.linear import Linear, fuse, pack
+from dialoop.models.compiled import MOST_ROWS, Compiled, compile_layers
+from dialoop.models.lean_layers import Fused, Layer, Shape, layer_of, norm_of
+from dialoop.models.linear import pack
 from dialoop.models.opening import PromptOpening
 from dialoop.models.packed import altered_logits
 from dialoop.types import Precision
@@ -41,14 +41,23 @@ class LeanDecoder:
         self._config = config
         self._adapters = adapters
         self._embed: nn.Module = decoder.embed_tokens
-        self._shape = _Shape.of(config, decoder.rotary_emb)
+        self._shape = Shape.of(config, decoder.rotary_emb)
         self._rotary = decoder.rotary_emb
         self._turns = _turns(self._rotary, config.max_position_embeddings)
-        self._layers = [_layer(layer, i, self._shape, precision) for i, layer in enumerate(decoder.layers)]
-        self._norm = _norm(decoder.norm)
+        self._layers = [layer_of(layer, i, self._shape, precision) for i, layer in enumerate(decoder.layers)]
+        self._norm = norm_of(decoder.norm)
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         self._head = pack(head.weight, head.bias, precision)
         self._dtype = self._head.dtype
+        self._compiled: Compiled | None = None
+
+    def compile(self, model: nn.Module) -> None:
+        """Let steps of few rows go through compiled layers, made of the model's weights before `release`.
+
+        Raises ModelError where this machine cannot compile.
+        """
+        decoder: Any = model.get_decoder()  # type: ignore[operator]
+        self._compiled = compile_layers(decoder, self._shape, self._dtype)
 
     @staticmethod
     def release(model: nn.Module) -> None:
@@ -78,11 +87,13 @@ class LeanDecoder:
         if step.longest > len(self._turns):
             self._turns = _turns(self._rotary, 2 * step.longest)
         turns = self._turns[step.positions]
+        if self._compiled is not None and len(x) <= MOST_ROWS and not self._adapters.active:
+            return self._compiled.states(x, turns, step)
         for layer in self._layers:
             self._run(layer, x, turns, step)
         return x
 
-    def _run(self, layer: _Layer, x: Tensor, turns: Tensor, step: Step) -> None:
+    def _run(self, layer: Layer, x: Tensor, turns: Tensor, step: Step) -> None:
         """One layer; `x`, (T, D), becomes its output."""
         shape = self._shape
         heads = self._fused(layer.qkv, layer.before(x)).float().view(len(x), -1, shape.size)
@@ -97,7 +108,7 @@ class LeanDecoder:
         gate, up = self._fused(layer.gate_up, layer.before_mlp(x)).chunk(2, dim=-1)
         x += layer.after_mlp(self._fused(layer.down, layer.act(gate).mul_(up)))
 
-    def _fused(self, fused: _Fused, x: Tensor) -> Tensor:
+    def _fused(self, fused: Fused, x: Tensor) -> Tensor:
         out = fused.linear(x)
         if self._adapters.active:
             for part in fused.parts:
@@ -121,161 +132,6 @@ def _fits(model: nn.Module) -> bool:
 def _alters(module: nn.Module) -> bool:
     """Whether it is a module of ours that these layers know nothing of; a prompt only embeds."""
     return type(module).__module__.startswith("dialoop.") and not isinstance(module, PromptOpening)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """heads of queries and of keys, their size, and how many of it turn with the position."""
-
-    heads: int
-    key_heads: int
-    size: int
-    turning: int
-
-    @classmethod
-    def of(cls, config: Any, rotary: Any) -> _Shape:
-        heads = config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return cls(heads, config.num_key_value_heads, size, 2 * len(rotary.inv_freq))
-
-    @property
-    def split(self) -> list[int]:
-        return [self.heads, self.key_heads, self.key_heads]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The layer at `path` fills these columns; pairs: its outputs were reordered so, None = they were not."""
-
-    path: str
-    columns: slice
-    pairs: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fused:
-    linear: Linear
-    parts: tuple[_Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    index: int
-    before: Callable[[Tensor], Tensor]
-    qkv: _Fused
-    head_norm: Callable[[Tensor], Tensor] | None
-    out: _Fused
-    after_attention: Callable[[Tensor], Tensor]
-    before_mlp: Callable[[Tensor], Tensor]
-    gate_up: _Fused
-    act: Callable[[Tensor], Tensor]
-    down: _Fused
-    after_mlp: Callable[[Tensor], Tensor]
-    scale: float
-    window: int | None
-    cap: float | None
-
-
-class _Norm:
-    """Root mean square norm over the last dimension. weight: broadcast over it."""
-
-    def __init__(self, weight: Tensor, eps: float) -> None:
-        size = weight.shape[-1]
-        self._weight = weight.detach().float() * size**0.5
-        self._floor = torch.tensor((size * eps) ** 0.5)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        normed: Tensor = (x * self._weight).div_(torch.hypot(length, self._floor))
-        return normed
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _norm(module: Any) -> _Norm:
-    """Gemma's norms keep their weight less one."""
-    plus = 1.0 if type(module).__name__.startswith("Gemma") else 0.0
-    eps = module.eps if hasattr(module, "eps") else module.variance_epsilon
-    return _Norm(module.weight.detach().float() + plus, eps)
-
-
-def _layer(layer: Any, index: int, shape: _Shape, precision: Precision | None) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
-    path = f"model.layers.{index}"
-    second = hasattr(layer, "pre_feedforward_layernorm")
-    before_mlp = layer.pre_feedforward_layernorm if second else layer.post_attention_layernorm
-    return _Layer(
-        index=index,
-        before=_norm(layer.input_layernorm),
-        qkv=_qkv(attention, f"{path}.self_attn", shape, precision),
-        head_norm=_head_norm(attention, shape),
-        out=_single(attention.o_proj, f"{path}.self_attn.o_proj", precision),
-        after_attention=_norm(layer.post_attention_layernorm) if second else _same,
-        before_mlp=_norm(before_mlp),
-        gate_up=_gate_up(mlp, f"{path}.mlp", precision),
-        act=getattr(mlp, "act_fn", None) or mlp.activation_fn,
-        down=_single(mlp.down_proj, f"{path}.mlp.down_proj", precision),
-        after_mlp=_norm(layer.post_feedforward_layernorm) if second else _same,
-        scale=attention.scaling,
-        window=_window(attention),
-        cap=getattr(attention, "attn_logit_softcapping", None),
-    )
-
-
-def _window(attention: Any) -> int | None:
-    own = getattr(attention, "sliding_window", None)
-    kind = getattr(attention, "layer_type", None)
-    return getattr(attention.config, "sliding_window", None) if kind is None and own is None else own
-
-
-def _single(linear: nn.Linear, path: str, precision: Precision | None) -> _Fused:
-    return _Fused(pack(linear.weight, linear.bias, precision), (_Part(path, slice(0, linear.out_features)),))
-
-
-def _gate_up(mlp: Any, path: str, precision: Precision | None) -> _Fused:
-    if hasattr(mlp, "gate_up_proj"):
-        return _single(mlp.gate_up_proj, f"{path}.gate_up_proj", precision)
-    size = mlp.gate_proj.out_features
-    parts = (_Part(f"{path}.gate_proj", slice(0, size)), _Part(f"{path}.up_proj", slice(size, 2 * size)))
-    return _Fused(fuse([mlp.gate_proj, mlp.up_proj], precision), parts)
-
-
-def _qkv(attention: Any, path: str, shape: _Shape, precision: Precision | None) -> _Fused:
-    """Queries and keys with the two numbers that turn together side by side: their product is the same."""
-    ends = torch.tensor([0, *shape.split]).cumsum(0).mul(shape.size).tolist()
-    queries, keys = (_pairs(shape, heads) for heads in (shape.heads, shape.key_heads))
-    order = torch.cat([queries, keys + ends[1], torch.arange(ends[2], ends[3])])
-    if hasattr(attention, "qkv_proj"):
-        whole = _Part(f"{path}.qkv_proj", slice(0, ends[3]), order)
-        return _Fused(fuse([attention.qkv_proj], precision, order), (whole,))
-    parts = tuple(
-        _Part(f"{path}.{name}_proj", slice(ends[i], ends[i + 1]), pairs)
-        for i, (name, pairs) in enumerate((("q", queries), ("k", keys), ("v", None)))
-    )
-    linears = (attention.q_proj, attention.k_proj, attention.v_proj)
-    return _Fused(fuse(linears, precision, order), parts)
-
-
-def _pairs(shape: _Shape, heads: int) -> Tensor:
-    """(heads * size,): in each head 0, half, 1, half + 1, ... of what turns, then what does not."""
-    half = shape.turning // 2
-    turning = torch.stack([torch.arange(half), torch.arange(half) + half], dim=1).flatten()
-    one = torch.cat([turning, torch.arange(shape.turning, shape.size)])
-    return (torch.arange(heads)[:, None] * shape.size + one).flatten()
-
-
-def _head_norm(attention: Any, shape: _Shape) -> _Norm | None:
-    """Of each head of queries and keys, where the architecture has it."""
-    if getattr(attention, "q_norm", None) is None:
-        return None
-    order = _pairs(shape, 1)
-    rows = [
-        norm.weight.detach()[order].expand(heads, -1)
-        for norm, heads in ((attention.q_norm, shape.heads), (attention.k_norm, shape.key_heads))
-    ]
-    return _Norm(torch.cat(rows), attention.q_norm.variance_epsilon)
 
 
 def _turns(rotary: Any, positions: int) -> Tensor:

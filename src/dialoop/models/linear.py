@@ -20,6 +20,8 @@ from dialoop.models.load import default_dtype
 from dialoop.types import Precision
 
 LARGEST_HALF = 65504.0
+Packing = Precision | torch.dtype
+"""How weights are kept; a type = in it and in their plain order, for a compiler to pack."""
 
 
 class Linear(Protocol):
@@ -30,12 +32,14 @@ class Linear(Protocol):
     def __call__(self, x: Tensor, /) -> Tensor: ...
 
 
-def pack(weight: Tensor, bias: Tensor | None, precision: Precision | None) -> Linear:
+def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Linear:
     """The fastest layer that keeps to `precision` here. weight: (out, in); bias: (out,).
 
     Packed weights are copies; None = no copy, they are widened to float32 at each call, slowly. Where the
     processor has no such arithmetic, the next more exact one is taken.
     """
+    if isinstance(precision, torch.dtype):
+        return Dense(weight, bias, precision)
     if weight.device.type != "cpu":
         return _Plain(weight, bias)
     if precision is None:
@@ -73,6 +77,19 @@ class _Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.linear(x.to(self.dtype), self._weight, self._bias)
+
+
+class Dense(nn.Module):
+    """A module, so that a compiler knows its weights as constants."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.weight = nn.Parameter(weight.detach().to(dtype, copy=True), requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x.to(self.dtype), self.weight, self.bias)
 
 
 class _Widened:
@@ -220,7 +237,7 @@ def pack_in_place(model: nn.Module, precision: Precision) -> None:
     model.float()
 
 
-def fuse(linears: Sequence[nn.Linear], precision: Precision | None, order: Tensor | None = None) -> Linear:
+def fuse(linears: Sequence[nn.Linear], precision: Packing | None, order: Tensor | None = None) -> Linear:
     """One layer whose output is those of `linears` side by side; output i is their output order[i]."""
     if precision is None:
         return _Widened([(linear.weight, linear.bias) for linear in linears], order)

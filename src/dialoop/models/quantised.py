@@ -131,12 +131,12 @@ class QuantisedLinear(nn.Module):
         self.matrix, self.bias = matrix, linear.bias
         self.out_features, self.in_features = matrix.shape
         self._turned = isinstance(linear, Conv1D)
-        self._dtype = linear.weight.dtype
+        self.dtype = linear.weight.dtype
 
     @property
     def weight(self) -> Tensor:
         """As the layer had it, made anew each time: peft reads it for DoRA."""
-        dense = self.matrix.dense(self._dtype)
+        dense = self.matrix.dense(self.dtype)
         return dense.t() if self._turned else dense
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,17 +150,17 @@ class QuantisedEmbedding(nn.Module):
 
     def __init__(self, matrix: Matrix, dtype: torch.dtype) -> None:
         super().__init__()
-        self.matrix, self._dtype = matrix, dtype
+        self.matrix, self.dtype = matrix, dtype
         self.num_embeddings, self.embedding_dim = matrix.shape
 
     @property
     def weight(self) -> Tensor:
         """(V, D), made anew each time."""
-        return self.matrix.dense(self._dtype)
+        return self.matrix.dense(self.dtype)
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """(...,) -> (..., D)."""
-        return self.matrix.rows(token_ids, self._dtype)
+        return self.matrix.rows(token_ids, self.dtype)
 
 
 def quantise_frozen(model: nn.Module, precision: BasePrecision, trained: Collection[Tensor]) -> None:

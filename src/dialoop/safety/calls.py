@@ -45,23 +45,23 @@ class CallFilter:
         """Whether a call is not whole yet."""
         return bool(self._held)
 
-    def push(self, pieces: Sequence[CallDelta], logprobs: Sequence[TokenLogprob]) -> list[PassedCall]:
+    async def push(self, pieces: Sequence[CallDelta], logprobs: Sequence[TokenLogprob]) -> list[PassedCall]:
         """The calls that are whole because the next has begun. logprobs: of the tokens of `pieces`."""
         passed: list[PassedCall] = []
         for piece in pieces:
             if self._held and piece.index != self._held[0].index:
-                passed += self.end()
+                passed += await self.end()
             self._held.append(piece)
         self._told += tuple(logprobs)
         return passed
 
-    def end(self) -> list[PassedCall]:
+    async def end(self) -> list[PassedCall]:
         """The call that is held, now that nothing more of it comes."""
         if not self._held:
             return []
         held, told, self._held, self._told = self._held, self._told, [], ()
         (call,) = calls_of_pieces(held)
-        seen, found = screened(self._policy, call)
+        seen, found = await screened(self._policy, call)
         index, words = held[0].index, tuple(found)
         if any(find.action == "block" for find, _ in found):
             return [PassedCall(index, found=words, blocked=True)]
@@ -70,16 +70,14 @@ class CallFilter:
         return [PassedCall(index, (replace(held[0], arguments=seen),), found=words)]
 
 
-def screened(policy: Policy, call: ToolCall) -> tuple[str, list[tuple[Find, str]]]:
+async def screened(policy: Policy, call: ToolCall) -> tuple[str, list[tuple[Find, str]]]:
     """The arguments as they may be sent, and what was found in them."""
-    found: list[tuple[Find, str]] = []
-
-    def look(text: str) -> str:
-        finds = policy.find(text)
-        found.extend((find, text[find.start : find.end]) for find in finds)
-        return masked(text, finds)
-
-    return rewritten(call, look), found
+    texts = texts_of(call)
+    judged = [each.finds for each in await policy.judge(texts)]
+    pairs = list(zip(texts, judged, strict=True))
+    found = [(find, text[find.start : find.end]) for text, finds in pairs for find in finds]
+    seen = iter([masked(text, finds) for text, finds in pairs])
+    return rewritten(call, lambda _: next(seen)), found
 
 
 def texts_of(call: ToolCall) -> list[str]:

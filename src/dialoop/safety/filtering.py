@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dialoop.safety.policy import MASK, Policy
-from dialoop.safety.scan import Find, Scan
+from dialoop.safety.scan import Find
 from dialoop.types import TokenLogprob
 
 
@@ -24,7 +24,7 @@ class AnswerFilter:
     """Lets an answer through as it comes; the text that comes out is that of the whole answer, filtered."""
 
     def __init__(self, policy: Policy) -> None:
-        self._scan = Scan(policy.groups)
+        self._watch = policy.watch()
         self._text = ""
         self._said = 0
         """Characters of the answer that were said, or left out; `_text` holds those after."""
@@ -34,16 +34,16 @@ class AnswerFilter:
         self._hidden = 0
         """Before this character a mask covers whatever was not said yet."""
 
-    def push(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> Passed:
-        """What is certain once `text` has come."""
+    async def push(self, text: str, logprobs: Sequence[TokenLogprob] = ()) -> Passed:
+        """What is certain once `text` has come. Raises as the policy's classifier, as `end` does."""
         self._text += text
-        start, finds = self._scan.seen, self._scan.push(text)
-        self._told += [(start, self._scan.seen, each) for each in logprobs]
-        return self._pass(finds, self._scan.sure)
+        start, finds = self._watch.seen, await self._watch.push(text)
+        self._told += [(start, self._watch.seen, each) for each in logprobs]
+        return self._pass(finds, self._watch.sure)
 
-    def end(self) -> Passed:
+    async def end(self) -> Passed:
         """All the rest."""
-        return self._pass(self._scan.push("", last=True), self._scan.seen)
+        return self._pass(await self._watch.push("", last=True), self._watch.seen)
 
     def excerpt(self, find: Find) -> str:
         """The words that a find of the last step is about, for as long as they are not let go of."""

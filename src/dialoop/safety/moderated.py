@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -118,7 +117,7 @@ class Moderated:
 
     async def _read(self, model: str, texts: Sequence[tuple[str, str]]) -> list[str]:
         """Places and texts, as the model may see them. Raises ContentFilterError."""
-        found = await asyncio.to_thread(lambda: [self._policy.find(text) for _, text in texts])
+        found = [each.finds for each in await self._policy.judge([text for _, text in texts])]
         told = [
             (place, text, find) for (place, text), finds in zip(texts, found, strict=True) for find in finds
         ]
@@ -130,7 +129,7 @@ class Moderated:
         return [masked(text, finds) for (_, text), finds in zip(texts, found, strict=True)]
 
     async def _said(self, request: ChatRequest | CompleteRequest, inner: AsyncIterator[Delta]) -> Deltas:
-        if request.sampling.token_ids and self._spoken.groups:
+        if request.sampling.token_ids and not self._spoken.idle:
             raise UnsupportedError(
                 "token ids would tell what this server's filter hides: leave them out",
                 param="return_token_ids",
@@ -138,10 +137,10 @@ class Moderated:
         answers = [_Answer(self._spoken) for _ in range(request.sampling.n)]
         async with aclosing(cast(Deltas, inner)) as deltas:
             async for delta in deltas:
-                if not self._spoken.groups:
+                if self._spoken.idle:
                     yield delta
                     continue
-                said, passed = answers[delta.index].take(delta)
+                said, passed = await answers[delta.index].take(delta)
                 await self._keep([self._decide_output(request.model, delta.index, *each) for each in passed])
                 for each in said:
                     yield each
@@ -176,16 +175,16 @@ class _Answer:
         self._calls = CallFilter(policy)
         self._cut = False
 
-    def take(self, delta: Delta) -> tuple[list[Delta], list[Found]]:
+    async def take(self, delta: Delta) -> tuple[list[Delta], list[Found]]:
         """A delta as it may be said, and what was decided."""
         found: list[Found] = []
         ends = delta.finish_reason is not None
         of_call = bool(delta.calls) or (self._calls.holds and not delta.text)
-        thought, _ = self._pass(self._thought, delta.reasoning, (), ends or bool(delta.text), found)
-        before, told_before = self._call(self._calls.end() if delta.text else [], found)
-        text, told = self._pass(self._text, delta.text, () if of_call else delta.logprobs, ends, found)
-        passed = self._calls.push(delta.calls, delta.logprobs if of_call else ())
-        calls, told_calls = self._call([*passed, *(self._calls.end() if ends else [])], found)
+        thought, _ = await self._pass(self._thought, delta.reasoning, (), ends or bool(delta.text), found)
+        before, told_before = self._call(await self._calls.end() if delta.text else [], found)
+        text, told = await self._pass(self._text, delta.text, () if of_call else delta.logprobs, ends, found)
+        passed = await self._calls.push(delta.calls, delta.logprobs if of_call else ())
+        calls, told_calls = self._call([*passed, *(await self._calls.end() if ends else [])], found)
         rest = Delta(delta.index, usage=delta.usage) if self._cut else delta
         reason: FinishReason | None = "content_filter" if ends and self._cut else delta.finish_reason
         whole = replace(
@@ -204,7 +203,7 @@ class _Answer:
                 calls, told, self._cut = calls + each.pieces, told + each.logprobs, each.blocked
         return calls, told
 
-    def _pass(
+    async def _pass(
         self,
         through: AnswerFilter,
         text: str,
@@ -213,10 +212,10 @@ class _Answer:
         found: list[Found],
     ) -> tuple[str, tuple[TokenLogprob, ...]]:
         said, told = "", tuple[TokenLogprob, ...]()
-        steps: list[Callable[[], Passed]] = [partial(through.push, text, logprobs)]
+        steps: list[Callable[[], Awaitable[Passed]]] = [partial(through.push, text, logprobs)]
         for step in [*steps, through.end] if ends else steps:
             if not self._cut:
-                passed = step()
+                passed = await step()
                 found += [("", each, through.excerpt(each)) for each in passed.finds]
                 said, told, self._cut = said + passed.text, told + passed.logprobs, passed.blocked
         return said, told

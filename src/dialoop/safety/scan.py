@@ -21,13 +21,17 @@ _NEVER = "\U0010ffff"
 
 @dataclass(frozen=True, slots=True)
 class Find:
-    """Where a rule matched, in characters of the text as it came."""
+    """Where a rule matched, in characters of the text as it came.
+
+    entry: the rule.  read: found by a model, whose name and probability `entry` is.
+    """
 
     category: Category
     action: Action
     entry: str
     start: int
     end: int
+    read: bool = False
 
 
 @dataclass(frozen=True, slots=True)

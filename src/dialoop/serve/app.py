@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from dialoop import __version__
@@ -19,7 +17,6 @@ from dialoop.access.account import RATE_HEADERS
 from dialoop.access.keyring import Keyring
 from dialoop.access.ledger import Ledger
 from dialoop.config.trials import TrialSettings
-from dialoop.errors import UnknownModelError
 from dialoop.safety.moderated import Moderated
 from dialoop.safety.policy import Policy, SafetySettings
 from dialoop.serve.adapters import AdapterFolders, adapter_routes
@@ -33,6 +30,7 @@ from dialoop.serve.errors import CatchAll, install
 from dialoop.serve.fields import ChatBody, CompletionBody, body_definitions
 from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.guard import Guard, Locks
+from dialoop.serve.house import Retention
 from dialoop.serve.idempotency import Idempotency
 from dialoop.serve.inside import Inside
 from dialoop.serve.judged import Judged
@@ -43,15 +41,16 @@ from dialoop.serve.moderation import moderation_routes, recorder
 from dialoop.serve.multipart import OVERHEAD_BYTES
 from dialoop.serve.observe import Observer
 from dialoop.serve.prompts import PromptShelf
-from dialoop.serve.reply import model_to_openai
 from dialoop.serve.responses.fields import ResponseBody
 from dialoop.serve.responses.routes import response_routes
 from dialoop.serve.scoring import scoring_routes
+from dialoop.serve.service import catalogue_routes, service_routes
 from dialoop.serve.tokens import token_routes
 from dialoop.serve.trials import Trials, feedback_routes
 from dialoop.serve.watched import watched
 from dialoop.store.registry import Store
-from dialoop.types import Catalogue, Condition, Engine, Health, Served
+from dialoop.store.replies import Replies
+from dialoop.types import Engine
 
 
 def make_app(
@@ -70,6 +69,8 @@ def make_app(
     safety: SafetySettings = SafetySettings(),  # noqa: B008
     batch_rows: int = 8,
     tuning: Tuning | None = None,
+    retention: Retention = Retention(),  # noqa: B008
+    classifier: str = "",
     trials: Mapping[str, TrialSettings] = MappingProxyType({}),
 ) -> FastAPI:
     """An ASGI app that serves `engine` and closes it at shutdown.
@@ -82,56 +83,43 @@ def make_app(
     at once.  tuning: trains what requests ask for; None = they are refused.
     max_open: requests to models that may be open, None = as many as the engine allows.
     cors_origins: web pages that may ask from a browser, "*" = all.  log_requests: a line for each request.
-    safety: the moderation filter.  trials: names whose requests go to one of several arms.
+    safety: the moderation filter.  classifier: the name by which `engine` serves the model of it, if it has
+    one.  retention: how long what the store keeps stays.  trials: names whose requests go to one of several
+    arms.
     """
     metrics, doors = Metrics(), Doors(max_open)
     ledger = None if store is None else Ledger(store.key_book)
-    engine = watched(engine, metrics)
-    policy = Policy.of(safety)
-    chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
-
+    keeper = None if store is None else Keeper(store)
     works: list[Work] = []
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-        writing = asyncio.create_task(ledger.write_regularly()) if ledger else None
-        async with working(works):
-            yield
-        await engine.aclose()
-        if keeper is not None:
-            await asyncio.to_thread(keeper.close)
-        if ledger and writing:
-            writing.cancel()
-            with suppress(asyncio.CancelledError):
-                await writing
-            await ledger.write()
-        if store is not None:
-            store.close()
-
+    policy = Policy.of(safety, engine, classifier=classifier)
+    engine = watched(engine, metrics)
     app = FastAPI(
-        title="dialoop", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        redirect_slashes=False,
+        title="dialoop", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False,
+        lifespan=partial(_lifespan, works, engine, ledger, keeper, store),
     )  # fmt: skip
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
-    keeper = None if store is None else Keeper(store)
+    chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
     judge = partial(Judged, chat, policy, record=recorder(store))
     prompts, on_trial = PromptShelf(store, engine), Trials(trials)
-    app.include_router(chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds))
-    app.include_router(response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds))
-    app.include_router(completion_routes(chat, **bounds))
-    app.include_router(moderation_routes(policy, **bounds))
-    app.include_router(token_routes(engine, **bounds))
-    app.include_router(scoring_routes(engine, **bounds))
-    app.include_router(embedding_routes(engine, **bounds))
-    app.include_router(adapter_routes(engine, adapters, **bounds))
-    app.include_router(_catalogue_routes(engine, trials))
-    app.include_router(_service_routes(engine, doors))
-    app.include_router(metrics_routes(engine, metrics))
+    for router in (
+        chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
+        response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
+        completion_routes(chat, **bounds),
+        moderation_routes(policy, **bounds),
+        token_routes(engine, **bounds),
+        scoring_routes(engine, **bounds),
+        embedding_routes(engine, **bounds),
+        adapter_routes(engine, adapters, **bounds),
+        catalogue_routes(engine, trials),
+        service_routes(engine, doors),
+        metrics_routes(engine, metrics),
+    ):
+        app.include_router(router)
     if store is not None and keeper is not None:
         inside = Inside(app, ledger)
         works += add_data(
             app, inside, lambda: doors.open, engine, store, keeper, max_file_bytes=max_file_bytes,
-            batch_rows=batch_rows, **bounds,
+            batch_rows=batch_rows, retention=retention, **bounds,
         )  # fmt: skip
         app.include_router(feedback_routes(on_trial, store, **bounds))
         works += add_learning(app, inside, engine, store, tuning, **bounds)
@@ -139,14 +127,11 @@ def make_app(
     install(app)
     # The last that is added is the first that a request comes to.
     if store is not None:
-        app.add_middleware(
-            Idempotency, replies=lambda project: store.of(project).replies,
-            max_bytes=max(max_body_bytes, max_file_bytes + OVERHEAD_BYTES), seconds=body_seconds,
-        )  # fmt: skip
+        longest = max(max_body_bytes, max_file_bytes + OVERHEAD_BYTES)
+        replies = partial(_replies, store)
+        app.add_middleware(Idempotency, replies=replies, max_bytes=longest, seconds=body_seconds)
     app.add_middleware(Admission, doors=doors)
-    keyring = Keyring(store.key_book) if store else None
-    project = store.project if store else ""
-    app.add_middleware(Guard, locks=Locks(api_key, hosts, project, keyring, ledger))
+    app.add_middleware(Guard, locks=_locks(api_key, hosts, store, ledger))
     app.add_middleware(CatchAll)
     app.add_middleware(Observer, metrics=metrics, logged=log_requests)
     if cors_origins:
@@ -155,67 +140,47 @@ def make_app(
     return app
 
 
+@asynccontextmanager
+async def _lifespan(
+    works: Sequence[Work],
+    engine: Engine,
+    ledger: Ledger | None,
+    keeper: Keeper | None,
+    store: Store | None,
+    _app: FastAPI,
+) -> AsyncGenerator[None, None]:
+    """Work beside the requests while the server runs; at its end all is closed, the store last."""
+    writing = asyncio.create_task(ledger.write_regularly()) if ledger else None
+    async with working(works):
+        yield
+    await engine.aclose()
+    if keeper is not None:
+        await asyncio.to_thread(keeper.close)
+    if ledger and writing:
+        writing.cancel()
+        with suppress(asyncio.CancelledError):
+            await writing
+        await ledger.write()
+    if store is not None:
+        store.close()
+
+
+def _replies(store: Store, project: str) -> Replies:
+    return store.of(project).replies
+
+
+def _locks(
+    api_key: str | None, hosts: Collection[str] | None, store: Store | None, ledger: Ledger | None
+) -> Locks:
+    keyring = Keyring(store.key_book) if store else None
+    return Locks(api_key, hosts, store.project if store else "", keyring, ledger)
+
+
 def _allow_browsers(app: FastAPI, origins: Sequence[str]) -> None:
     app.add_middleware(
         CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"], max_age=600,
         expose_headers=["x-request-id", "retry-after", "x-should-retry", *RATE_HEADERS],
     )  # fmt: skip
-
-
-def _catalogue_routes(catalogue: Catalogue, trials: Mapping[str, TrialSettings]) -> APIRouter:
-    """trials: are asked as models are, those whose arms are all served."""
-    router = APIRouter(prefix="/v1/models")
-
-    def served_now() -> dict[str, Served]:
-        found = {each.name: each for each in catalogue.models()}
-        for name, trial in trials.items():
-            arms = [found[arm.model] for arm in trial.arms if arm.model in found]
-            if len(arms) == len(trial.arms):
-                found[name] = replace(arms[0], name=name, context=min(each.context for each in arms))
-        return found
-
-    @router.get("")
-    async def list_models() -> dict[str, Any]:
-        """The served models."""
-        return {"object": "list", "data": [model_to_openai(served) for served in served_now().values()]}
-
-    @router.get("/{model:path}")
-    async def retrieve_model(model: str) -> dict[str, Any]:
-        """One served model."""
-        served = served_now()
-        if model not in served:
-            raise UnknownModelError(model, served)
-        return model_to_openai(served[model])
-
-    return router
-
-
-def _service_routes(engine: Engine, doors: Doors) -> APIRouter:
-    router = APIRouter()
-
-    def condition() -> Condition:
-        return engine.health() if isinstance(engine, Health) else "ok"
-
-    @router.get("/health")
-    async def health() -> JSONResponse:
-        """200 while the engine can answer, 503 while it is starting or has failed."""
-        return _said(condition())
-
-    @router.get("/ready")
-    async def ready() -> JSONResponse:
-        """200 while new work is taken, 503 where the engine cannot answer or the server is ending."""
-        return _said("draining" if doors.draining else condition())
-
-    @router.get("/version")
-    async def version() -> dict[str, str]:
-        """The version of dialoop."""
-        return {"version": __version__}
-
-    return router
-
-
-def _said(status: str) -> JSONResponse:
-    return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
 
 def _describe(app: FastAPI, definitions: Mapping[str, Any]) -> None:

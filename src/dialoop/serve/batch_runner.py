@@ -12,10 +12,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dialoop.serve.background import SideBySide
 from dialoop.serve.batch_lines import Checked, Line, check_lines, lines_of
 from dialoop.serve.batch_progress import ERRORS, OUTPUT, Progress
 from dialoop.serve.caller import Caller, acting_for
-from dialoop.serve.errors import http_error
 from dialoop.serve.fields import ChatBody
 from dialoop.serve.gate import Gate
 from dialoop.serve.inside import Answered
@@ -50,7 +50,6 @@ class BatchRunner:
     def __init__(self, store: Store, ask: Ask, gate: Gate, served: Callable[[], Collection[str]]) -> None:
         self._store, self._ask, self._gate, self._served = store, ask, gate, served
         self._woken = asyncio.Event()
-        self._working: dict[str, tuple[BatchStatus, asyncio.Task[None]]] = {}
 
     def wake(self) -> None:
         """There is a new batch, or one to be cancelled."""
@@ -59,40 +58,17 @@ class BatchRunner:
     async def run(self) -> None:
         """Never returns."""
         await asyncio.to_thread(self._store.batches.tidy)
+        working = SideBySide(self._work, MOST_BATCHES, self.wake)
         try:
             while True:
                 self._woken.clear()
                 for batch in await asyncio.to_thread(self._store.batches.open):
-                    self._look_at(batch)
+                    _look_at(batch, working)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._woken.wait()
         finally:
-            tasks = [task for _, task in self._working.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _look_at(self, batch: Batch) -> None:
-        """Begin it, or end what was begun before it was cancelled."""
-        if batch.id in self._working:
-            begun_as, task = self._working[batch.id]
-            if batch.status == "cancelling" and begun_as != "cancelling":
-                task.cancel()
-        elif len(self._working) < MOST_BATCHES:
-            task = asyncio.create_task(self._work(batch))
-            self._working[batch.id] = batch.status, task
-            task.add_done_callback(lambda _: self._stopped(batch.id))
-
-    def _stopped(self, batch_id: str) -> None:
-        """It ended, was cancelled, or is looked at again later."""
-        full = len(self._working) == MOST_BATCHES
-        _, task = self._working.pop(batch_id)
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            http_error(error)  # logs it
-        if full or task.cancelled():
-            self.wake()
+            await working.end()
 
     async def _work(self, batch: Batch) -> None:
         """As far as it goes; all that is done is on disk before anything says so."""
@@ -198,6 +174,15 @@ class BatchRunner:
                         staged / name, filename=f"{batch.id}_{name}", purpose="batch_output",
                         seconds=batch.output_seconds, file_id=file_id,
                     )  # fmt: skip
+
+
+def _look_at(batch: Batch, working: SideBySide[Batch]) -> None:
+    """Begin it, or end what was begun before it was cancelled."""
+    begun = working.begun(batch.id)
+    if begun is None:
+        working.begin(batch.id, batch)
+    elif batch.status == "cancelling" and begun.status != "cancelling":
+        working.cancel(batch.id)
 
 
 def _patient(endpoint: str) -> dict[str, Any]:

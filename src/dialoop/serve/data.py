@@ -10,8 +10,9 @@ from fastapi import FastAPI
 from dialoop.serve.background import Work
 from dialoop.serve.batch_runner import BatchRunner
 from dialoop.serve.batches import batch_routes
-from dialoop.serve.files import file_routes, keep_house
+from dialoop.serve.files import file_routes
 from dialoop.serve.gate import Gate
+from dialoop.serve.house import Retention, keep_house
 from dialoop.serve.inside import Inside
 from dialoop.serve.keeper import Keeper
 from dialoop.serve.responses.kept import kept_response_routes
@@ -29,12 +30,16 @@ def add_data(
     store: Store,
     keeper: Keeper,
     *,
+    retention: Retention,
     max_file_bytes: int,
     batch_rows: int,
     max_body_bytes: int,
     body_seconds: float,
 ) -> list[Work]:
-    """Add the routes to `app`; what has to run beside them. busy: how many clients are being answered."""
+    """Add the routes to `app`; what has to run beside them. busy: how many clients are being answered.
+
+    retention: how long what is kept stays.
+    """
     runner = BatchRunner(
         store, inside.post, Gate(batch_rows, busy),
         lambda: {served.name for served in catalogue.models()},
@@ -45,9 +50,9 @@ def add_data(
             store, max_file_bytes=max_file_bytes, max_body_bytes=max_body_bytes, body_seconds=body_seconds
         )
     )
-    app.include_router(stored_routes(store, keeper, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
-    app.include_router(kept_response_routes(store, keeper))
+    app.include_router(stored_routes(keeper, max_body_bytes=max_body_bytes, body_seconds=body_seconds))
+    app.include_router(kept_response_routes(keeper))
     app.include_router(
         batch_routes(store, runner.wake, inside.has, max_body_bytes=max_body_bytes, body_seconds=body_seconds)
     )
-    return [partial(keep_house, store), runner.run]
+    return [partial(keep_house, store, retention), runner.run]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dialoop.errors import DialoopError, EvalError
+from dialoop.serve.background import SideBySide
 from dialoop.serve.caller import Caller
 from dialoop.serve.eval_rows import Asked, body_of, rows_of
 from dialoop.serve.eval_wire import Completions, CreateRun, FileId, Jsonl, graders_of
@@ -23,7 +24,9 @@ from dialoop.store.registry import Store
 
 Ask = Callable[[str, bytes, Caller], Awaitable[Answered]]
 AT_ONCE = 4
-"""Requests of evaluations under way."""
+"""Requests of evaluations under way, and rows of one."""
+MOST_RUNS = 16
+"""Worked on side by side."""
 POLL_SECONDS = 5.0
 LATER = frozenset({408, 429, 502, 503, 504})
 """Answers that say: later."""
@@ -31,29 +34,43 @@ PAGE = 500
 
 
 class EvalRunner:
-    """Works on the open runs of a store, the oldest first; another takes up what it leaves.
+    """Works on the open runs of a store, side by side; another takes up what it leaves.
 
-    ask: answers a request as a caller.
+    ask: answers a request as a caller, at the expense of the key that began the run.
     """
 
     def __init__(self, store: Store, ask: Ask) -> None:
         self._store, self._ask = store, ask
-        self._woken = asyncio.Event()
+        self._woken, self._places = asyncio.Event(), asyncio.Semaphore(AT_ONCE)
 
     def wake(self) -> None:
-        """There is a new run, or one that was cancelled."""
+        """There is a new run, or one that was cancelled or deleted."""
         self._woken.set()
 
     async def run(self) -> None:
         """Never returns."""
         while True:
-            self._woken.clear()
             with held(self._store.home / "evals" / ".runner") as mine:
-                for run in await asyncio.to_thread(open_runs, self._store.engine) if mine else ():
-                    await self._work(run)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._woken.wait()
+                if mine:
+                    await self._attend()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _attend(self) -> None:
+        """Never returns. A run that waits, for its budget say, keeps no other waiting."""
+        working = SideBySide(self._work, MOST_RUNS, self.wake)
+        try:
+            while True:
+                self._woken.clear()
+                runs = {run.id: run for run in await asyncio.to_thread(open_runs, self._store.engine)}
+                for name in set(working) - runs.keys():
+                    working.cancel(name)
+                for name, run in runs.items():
+                    working.begin(name, run)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._woken.wait()
+        finally:
+            await working.end()
 
     def folder(self, run_id: str) -> Path:
         """Where the file of a run lies for as long as it goes on."""
@@ -77,10 +94,16 @@ class EvalRunner:
             told = str(error) if isinstance(error, DialoopError) else "the file of the run is gone"
             failed = {"code": "invalid_data", "message": told}
             await asyncio.to_thread(evals.change_run, run.id, UNENDED, status="failed", error=failed)
-        await asyncio.to_thread(shutil.rmtree, self.folder(run.id), ignore_errors=True)
+        finally:
+            await asyncio.to_thread(self._tidy, run)
+
+    def _tidy(self, run: EvalRun) -> None:
+        """Remove what the run was to read, unless it goes on another time."""
+        if not self._store.of(run.project_id).evals.open(run.id):
+            shutil.rmtree(self.folder(run.id), ignore_errors=True)
 
     async def _rows(self, run: EvalRun) -> None:
-        """Every row that was not graded before, a few side by side; stops where the run was cancelled."""
+        """Every row that was not graded before, a few side by side."""
         store = self._store.of(run.project_id)
         source = CreateRun(data_source=dict(run.data_source)).data_source
         graders = graders_of((await asyncio.to_thread(store.evals.get, run.parent_id)).testing_criteria)
@@ -89,9 +112,6 @@ class EvalRunner:
         left: Iterator[tuple[int, Asked]] = ((seq, row) for seq, row in rows if seq not in done)
         while some := await asyncio.to_thread(lambda: list(islice(left, AT_ONCE))):
             await asyncio.gather(*(self._row(run, source, graders, seq, row) for seq, row in some))
-            status = (await asyncio.to_thread(store.evals.run, run.parent_id, run.id)).status
-            if status not in UNENDED:
-                return
 
     async def _row(
         self, run: EvalRun, source: Jsonl | Completions, graders: Sequence[Any], seq: int, row: Asked
@@ -132,7 +152,8 @@ class EvalRunner:
     async def _patient(self, run: EvalRun, path: str, body: Mapping[str, Any]) -> Answered:
         content = json.dumps(body, ensure_ascii=False).encode()
         while True:
-            answer = await self._ask(path, content, Caller(run.project_id))
+            async with self._places:
+                answer = await self._ask(path, content, Caller(run.project_id, run.key_id))
             if answer.status not in LATER:
                 return answer
             told = answer.headers.get("retry-after", "1")

@@ -70,8 +70,9 @@ def eval_run_routes(
         """Have a model answer rows and grade its answers, or grade what is there."""
         asked = parse(CreateRun, await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
         models = [each.name for each in catalogue.models() if each.kind == "decoder"]
-        own = store.of(caller_of(request).project)
-        run = await asyncio.to_thread(_start, own, runner, eval_id, asked, models)
+        caller = caller_of(request)
+        own = store.of(caller.project)
+        run = await asyncio.to_thread(_start, own, runner, eval_id, asked, models, caller.key)
         runner.wake()
         return JSONResponse(run_to_openai(run, {}), 201)
 
@@ -100,12 +101,14 @@ def eval_run_routes(
         """End a run; what was graded stays."""
         evals = mine(request)
         run = await asyncio.to_thread(_cancel, evals, eval_id, run_id)
+        runner.wake()
         return await asyncio.to_thread(told, evals, run)
 
     @router.delete("/{eval_id}/runs/{run_id}")
     async def delete_eval_run(request: Request, eval_id: str, run_id: str) -> dict[str, Any]:
         """Delete a run and its items."""
         await asyncio.to_thread(mine(request).delete_run, eval_id, run_id)
+        runner.wake()
         return {"object": "eval.run.deleted", "deleted": True, "run_id": run_id}
 
     return router
@@ -140,7 +143,9 @@ def eval_item_routes(store: Store) -> APIRouter:
     return router
 
 
-def _start(store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, models: list[str]) -> EvalRun:
+def _start(
+    store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, models: list[str], key: str | None
+) -> EvalRun:
     """A new run of rows that have been read once. Raises HttpError or UnknownModelError."""
     found, source = store.evals.get(eval_id), asked.data_source
     _check_source(source, models)
@@ -154,7 +159,7 @@ def _start(store: Store, runner: EvalRunner, eval_id: str, asked: CreateRun, mod
         raise HttpError(400, f"data_source.source: {error}", param="data_source.source", code=code) from None
     return store.evals.start(
         eval_id, run_id, asked.name or found.name, getattr(source, "model", None) or "",
-        source.model_dump(exclude_none=True), asked.metadata,
+        source.model_dump(exclude_none=True), asked.metadata, key,
     )  # fmt: skip
 
 

@@ -27,7 +27,6 @@ from dialoop.store.registry import Store
 from dialoop.store.uploads import Uploads
 
 READ_BYTES = 1 << 20
-PURGE_SECONDS = 60.0
 LIVES = range(3600, 2_592_000 + 1)
 """Seconds that a file may be asked to be kept, as at OpenAI."""
 
@@ -222,13 +221,3 @@ async def _bytes_of(path: Path, file_id: str) -> AsyncGenerator[bytes, None]:
     with file:
         while chunk := await asyncio.to_thread(file.read, READ_BYTES):
             yield chunk
-
-
-async def keep_house(store: Store) -> None:
-    """Clear away what killed servers left, then what expires, for as long as the server runs."""
-    for kind in (store.files, store.uploads):
-        await asyncio.to_thread(kind.tidy)
-    while True:
-        for kind in (store.files, store.uploads):
-            await asyncio.to_thread(kind.purge)
-        await asyncio.sleep(PURGE_SECONDS)

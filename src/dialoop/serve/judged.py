@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -13,7 +12,7 @@ from dialoop.safety.calls import texts_of
 from dialoop.safety.moderated import Moderated, Record, read_by
 from dialoop.safety.policy import Policy
 from dialoop.serve.fields import ModerationModes, ModerationWish
-from dialoop.serve.moderation import ALIASES, MODEL, result
+from dialoop.serve.moderation import ALIASES, answering, results_of
 from dialoop.types import Chat, ChatRequest, Delta, calls_of
 
 Deltas = AsyncGenerator[Delta, None]
@@ -55,17 +54,17 @@ class Judged:
     async def told(self) -> dict[str, Any]:
         """OpenAI's object: a result for all that was asked, and one for each answer."""
         answers = [_texts(self._said[index]) for index in sorted(self._said)]
-        judged = await asyncio.to_thread(lambda: [self._judge([self._asked]), self._judge(answers)])
-        return dict(zip(("input", "output"), judged, strict=True))
+        return {"input": await self._judge([self._asked]), "output": await self._judge(answers)}
 
     async def told_alone(self) -> dict[str, Any]:
         """The same of a single answer, as a response has it."""
         return {side: each["results"][0] for side, each in (await self.told()).items()}
 
-    def _judge(self, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
-        kind = {"type": "moderation_result", "model": MODEL}
-        results = [{**kind, **result(self._policy, each)} for each in texts]
-        return {"type": "moderation_results", "model": MODEL, "results": results}
+    async def _judge(self, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+        model = answering(self._policy)
+        kind = {"type": "moderation_result", "model": model}
+        results = [{**kind, **each} for each in await results_of(self._policy, texts)]
+        return {"type": "moderation_results", "model": model, "results": results}
 
 
 Judge = Callable[[ModerationWish], Judged]

@@ -21,12 +21,12 @@ _OWN = ("messages", "metadata", "model", "store", "stream", "stream_options")
 
 
 class Keeper:
-    """Stores completions and responses of any project. `settle` before reading them, `close` at the end."""
+    """Stores completions and responses of any project, and reads them after `reading`; `close` at the end."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writer = Writer(store.engine)
-        self.settle, self.close = self._writer.settle, self._writer.close
+        self.close = self._writer.close
 
     def keep(self, project: str, body: Mapping[str, Any]) -> Keep:
         """What to call with the answer to `body`. Raises OverloadedError where too much waits."""
@@ -53,9 +53,14 @@ class Keeper:
 
         return done
 
+    async def reading(self, project: str) -> Store:
+        """The store of a project, once all that was answered before is in it."""
+        await asyncio.to_thread(self._writer.settle)
+        return self._store.of(project)
+
     def chain(self, project: str, response_id: str) -> tuple[KeptResponse, ...]:
         """A kept response and all that it goes on from; it waits for the disk. Raises UnknownRecordError."""
-        self.settle()
+        self._writer.settle()
         return self._store.of(project).responses.chain(response_id)
 
     async def _written(self, kept_id: str, write: Write) -> None:

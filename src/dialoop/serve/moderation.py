@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
 from dialoop.errors import RequestError, UnknownModelError, UnsupportedError
 from dialoop.safety.categories import CATEGORIES, Action
 from dialoop.safety.moderated import Decision, Record
-from dialoop.safety.policy import Policy
-from dialoop.safety.scan import Find
+from dialoop.safety.policy import Judgement, Policy
 from dialoop.serve.body import read_json
 from dialoop.serve.caller import here
 from dialoop.serve.wire import refusal
@@ -23,7 +22,7 @@ from dialoop.store.identity import new_id
 from dialoop.store.registry import Store
 
 MODEL = "dialoop-lists"
-"""What answers: word lists, no network. OpenAI's own names are taken as names of it."""
+"""What answers: word lists, no network; a classifier's name is added. OpenAI's own names mean it too."""
 ALIASES = (MODEL, "omni-moderation-latest", "omni-moderation-2024-09-26", "text-moderation-latest",
            "text-moderation-stable")  # fmt: skip
 SCORES: Mapping[Action, float] = {"block": 1.0, "mask": 0.75, "flag": 0.5}
@@ -70,7 +69,7 @@ class ModerationBody(BaseModel):
 
 
 def moderation_routes(policy: Policy, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
-    """The route over the word lists of `policy`."""
+    """The route over `policy`."""
     router = APIRouter()
     schema = {"application/json": {"schema": ModerationBody.model_json_schema()}}
 
@@ -80,11 +79,11 @@ def moderation_routes(policy: Policy, *, max_body_bytes: int, body_seconds: floa
         response_class=JSONResponse,
     )
     async def create_moderation(request: Request) -> JSONResponse:
-        """Which categories texts fall into, by the word lists of this server."""
+        """Which categories texts fall into, by the word lists of this server and perhaps its classifier."""
         body = await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
         texts = parse_moderation(body)
-        results = await asyncio.to_thread(lambda: [result(policy, each) for each in texts])
-        return JSONResponse({"id": new_id("modr"), "model": MODEL, "results": results})
+        results = await results_of(policy, texts)
+        return JSONResponse({"id": new_id("modr"), "model": answering(policy), "results": results})
 
     return router
 
@@ -120,20 +119,35 @@ def _part(part: Any, index: int) -> str:
         ) from None
 
 
-def result(policy: Policy, texts: Sequence[str]) -> dict[str, Any]:
-    """One result in OpenAI's shape, for all of the texts together."""
-    return scores(find for text in texts for find in policy.find(text))
+def answering(policy: Policy) -> str:
+    """The model's name in an answer: what looked at the texts."""
+    return MODEL if policy.classifier is None else f"{MODEL}+{policy.classifier.model}"
 
 
-def scores(finds: Iterable[Find]) -> dict[str, Any]:
-    """The 13 categories of some finds."""
-    found: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
-    for find in finds:
-        found[find.category] = max(found[find.category], SCORES[find.action])
+async def results_of(policy: Policy, texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Results in OpenAI's shape, each for all of its texts together. Raises as the classifier's engine."""
+    judged = iter(await policy.judge([text for each in texts for text in each]))
+    return [result([next(judged) for _ in each]) for each in texts]
+
+
+def result(judged: Sequence[Judgement]) -> dict[str, Any]:
+    """The 13 categories: which of them were found, and how sure that is.
+
+    What a list finds scores what its rule asks for; a classifier's probability counts where it is higher.
+    """
+    found: dict[str, bool] = dict.fromkeys(CATEGORIES, False)
+    scores: dict[str, float] = dict.fromkeys(CATEGORIES, 0.0)
+    for each in judged:
+        for name, probability in each.probabilities.items():
+            scores[name] = max(scores[name], probability)
+        for find in each.finds:
+            found[find.category] = True
+            if not find.read:
+                scores[find.category] = max(scores[find.category], SCORES[find.action])
     return {
         "flagged": any(found.values()),
-        "categories": {name: score > 0 for name, score in found.items()},
-        "category_scores": found,
+        "categories": found,
+        "category_scores": scores,
         "category_applied_input_types": {name: ["text"] for name in CATEGORIES},
     }
 

@@ -18,7 +18,6 @@ from dialoop.serve.fields import Metadata
 from dialoop.serve.keeper import Keeper
 from dialoop.serve.paging import ListQuery, list_schema, page_to_openai, window_over
 from dialoop.serve.typed_body import described, parsed
-from dialoop.store.registry import Store
 from dialoop.store.stored import StoredCompletion, StoredCompletions
 
 _METADATA_KEY = re.compile(r"metadata\[(.{1,64})\]", re.DOTALL)
@@ -101,13 +100,12 @@ class StoredDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def stored_routes(store: Store, keeper: Keeper, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
+def stored_routes(keeper: Keeper, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
     """The routes; they see all that was answered before them."""
     router = APIRouter(prefix="/v1/chat/completions")
 
     async def mine(request: Request) -> StoredCompletions:
-        await asyncio.to_thread(keeper.settle)
-        return store.of(caller_of(request).project).stored
+        return (await keeper.reading(caller_of(request).project)).stored
 
     @router.get("", responses=list_schema(StoredObject))
     async def list_stored_completions(

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from dialoop.errors import StoreError, UnknownRecordError, echo
+from dialoop.errors import StoreError, echo
 from dialoop.store.database import writing
 from dialoop.store.files import Files
 from dialoop.store.identity import new_id, now_micros
-from dialoop.store.pages import Page, Window, page_of
+from dialoop.store.pages import Page, Window, only_row, page_of
+from dialoop.store.records import record_of
 from dialoop.store.tables import batches
 
 BatchStatus = Literal[
@@ -152,11 +153,8 @@ class Batches:
 
     def _read(self, connection: sa.Connection, batch_id: str) -> Batch:
         query = sa.select(batches).where(T.project_id == self.project, T.id == batch_id)
-        row = connection.execute(query).one_or_none()
-        if row is None:
-            raise UnknownRecordError("batch", batch_id)
-        return _batch(row)
+        return _batch(only_row(connection, query, "batch", batch_id))
 
 
 def _batch(row: sa.Row[Any]) -> Batch:
-    return Batch(**{name: row._mapping[name] for name in Batch.__slots__})
+    return record_of(Batch, row)

@@ -8,10 +8,9 @@ from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
 
-from dialoop.errors import UnknownRecordError
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
-from dialoop.store.pages import Page, Window, page_of
+from dialoop.store.pages import Page, Window, only_row, page_of
 from dialoop.store.records import columns_of, record_of
 from dialoop.store.tables_jobs import eval_items, eval_runs, evals
 
@@ -37,7 +36,10 @@ class Eval:
 
 @dataclass(frozen=True, slots=True)
 class EvalRun:
-    """One run. parent_id: its evaluation.  summary: totals by grader and model, once it has ended."""
+    """One run. parent_id: its evaluation.  key_id: of whoever began it, None where that came with no key.
+
+    summary: totals by grader and model, once it has ended.
+    """
 
     id: str
     project_id: str
@@ -50,6 +52,7 @@ class EvalRun:
     error: Mapping[str, Any] | None
     summary: Mapping[str, Any] | None
     created: int
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +125,13 @@ class Evals:
         model: str,
         data_source: Mapping[str, Any],
         metadata: Mapping[str, str] | None,
+        key_id: str | None = None,
     ) -> EvalRun:
         """A new run, which waits for its turn. run_id: of `new_id("evalrun_")`."""
         self.get(eval_id)
         run = EvalRun(
             run_id, self.project, eval_id, name, model, data_source, metadata, "queued", None,
-            None, now_micros(),
+            None, now_micros(), key_id,
         )  # fmt: skip
         self._insert(eval_runs, run)
         return run
@@ -148,6 +152,12 @@ class Evals:
         with writing(self.engine).begin() as connection:
             where = (R.id == run_id, R.project_id == self.project, R.status.in_(among))
             return connection.execute(sa.update(eval_runs).where(*where).values(**values)).rowcount == 1
+
+    def open(self, run_id: str) -> bool:
+        """Whether there is such a run and it has not ended."""
+        query = sa.select(R.id).where(R.id == run_id, R.status.in_(UNENDED))
+        with self.engine.connect() as connection:
+            return connection.execute(query).one_or_none() is not None
 
     def delete_run(self, eval_id: str, run_id: str) -> None:
         """A run and its items."""
@@ -196,11 +206,7 @@ class Evals:
             connection.execute(sa.insert(table).values(**{**columns_of(record), "project_id": self.project}))
 
     def _one(self, noun: str, kind: type[S], query: sa.Select[Any], asked: str) -> S:
-        with self.engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
-        if row is None:
-            raise UnknownRecordError(noun, asked)
-        return record_of(kind, row)
+        return record_of(kind, only_row(self.engine, query, noun, asked))
 
 
 def open_runs(engine: sa.Engine) -> tuple[EvalRun, ...]:

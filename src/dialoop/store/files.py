@@ -14,7 +14,8 @@ from dialoop.errors import StoreError, UnknownRecordError
 from dialoop.store.artefacts import flush_directory, reason, staged, sweep
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
-from dialoop.store.pages import Page, Window, page_of
+from dialoop.store.pages import Page, Window, only_row, page_of
+from dialoop.store.records import record_of
 from dialoop.store.tables import files
 
 UploadPurpose = Literal["assistants", "batch", "fine-tune", "vision", "user_data", "evals"]
@@ -100,11 +101,7 @@ class Files:
 
     def get(self, file_id: str) -> File:
         """One file. Raises UnknownRecordError."""
-        with self.engine.connect() as connection:
-            row = connection.execute(self._mine().where(T.id == file_id)).one_or_none()
-        if row is None:
-            raise UnknownRecordError("file", file_id)
-        return _file(row)
+        return _file(only_row(self.engine, self._mine().where(T.id == file_id), "file", file_id))
 
     def path(self, file_id: str) -> Path:
         """Where a file's bytes lie until it is deleted, to be read only. Raises UnknownRecordError."""
@@ -168,4 +165,4 @@ def _flush(path: Path) -> None:
 
 
 def _file(row: sa.Row[Any]) -> File:
-    return File(**{name: row._mapping[name] for name in File.__slots__})
+    return record_of(File, row)

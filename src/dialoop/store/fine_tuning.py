@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from dialoop.errors import UnknownRecordError
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
-from dialoop.store.pages import Page, Window, page_of
+from dialoop.store.pages import Page, Window, only_row, page_of
 from dialoop.store.records import columns_of, record_of
 from dialoop.store.tables_jobs import fine_tuning_checkpoints, fine_tuning_events, fine_tuning_jobs
 
@@ -126,11 +125,8 @@ class Jobs:
 
     def get(self, job_id: str) -> Job:
         """One job. Raises UnknownRecordError."""
-        with self.engine.connect() as connection:
-            row = connection.execute(sa.select(fine_tuning_jobs).where(*self._mine(job_id))).one_or_none()
-        if row is None:
-            raise UnknownRecordError("fine-tuning job", job_id)
-        return _job(row)
+        query = sa.select(fine_tuning_jobs).where(*self._mine(job_id))
+        return _job(only_row(self.engine, query, "fine-tuning job", job_id))
 
     def list(
         self, window: Window, *, model: str | None = None, metadata: Mapping[str, str] = {}

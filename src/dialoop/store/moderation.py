@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
+from dialoop.store.records import record_of
 from dialoop.store.tables_moderation import moderation_decisions
 
 T = moderation_decisions.c
@@ -61,5 +62,9 @@ class ModerationDecisions:
             query = query if wanted is None else query.where(column == wanted)
         with self.engine.connect() as connection:
             rows = connection.execute(query.order_by(T.created.desc(), T.id.desc()).limit(limit)).all()
-        names = ModerationDecision.__slots__
-        return tuple(ModerationDecision(**{name: row._mapping[name] for name in names}) for row in rows)
+        return tuple(record_of(ModerationDecision, row) for row in rows)
+
+    def purge(self, before: int) -> int:
+        """Delete, of every project, what was decided before that time; how many decisions that was."""
+        with writing(self.engine).begin() as connection:
+            return connection.execute(sa.delete(moderation_decisions).where(T.created < before)).rowcount

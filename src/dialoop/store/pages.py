@@ -1,4 +1,4 @@
-"""Pages of a list: a window over rows in the order of their making."""
+"""Rows of queries: the only one, or a page: a window over them in the order of their making."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
+
+from dialoop.errors import UnknownRecordError
 
 T = TypeVar("T")
 
@@ -26,6 +28,17 @@ class Page(Generic[T]):
 
     items: tuple[T, ...]
     has_more: bool
+
+
+def only_row(source: sa.Engine | sa.Connection, query: sa.Select[Any], noun: str, asked: str) -> sa.Row[Any]:
+    """The row that `query` finds; `noun` and `asked` name it in the error. Raises UnknownRecordError."""
+    if isinstance(source, sa.Engine):
+        with source.connect() as connection:
+            return only_row(connection, query, noun, asked)
+    row = source.execute(query).one_or_none()
+    if row is None:
+        raise UnknownRecordError(noun, asked)
+    return row
 
 
 def page_of(

@@ -27,7 +27,8 @@ class PromptVersion:
 
     version: 0 = shipped with dialoop.  source: the text of its file.  hash: of what it says and asks for.
     parent: name@version that it was made from.  evidence: why it is better, as whoever made it measured.
-    created, promoted: UTC microseconds; the name alone means the version that was promoted last.
+    created, promoted: UTC microseconds; the name alone means the version that was promoted last, or the
+    newest that was written by hand.
     """
 
     id: str
@@ -88,7 +89,10 @@ class Prompts:
         return tuple(sorted([*mine, *shipped().values()], key=lambda each: (each.name, -each.version)))
 
     def get(self, ref: str) -> PromptVersion:
-        """`name@2`, the id of a version, or of `name` the one that counts. Raises StoreError."""
+        """`name@2`, the id of a version, or of `name` the one that counts. Raises StoreError.
+
+        One that a search has found, with its evidence, counts once it is promoted.
+        """
         found: tuple[PromptVersion, ...]
         with self.engine.connect() as connection:
             if ref.startswith("pmpt_") and "@" not in ref:
@@ -102,7 +106,7 @@ class Prompts:
             raise StoreError(
                 f"no prompt {echo(ref)} here{nearest(ref, self._known(ref))}: see dialoop prompts list"
             )
-        return max(found, key=lambda each: (each.promoted or 0, each.version))
+        return max(found, key=lambda each: (each.promoted or 0, not each.evidence, each.version))
 
     def promote(self, ref: str) -> PromptVersion:
         """From now on the name means this version, which an older one may take back. Raises StoreError.

@@ -169,7 +169,7 @@ def columns_of(record: Any) -> dict[str, Any]:
 
 
 def _run(row: sa.Row[Any]) -> Run:
-    return Run(**{name: row._mapping[name] for name in Run.__slots__})
+    return record_of(Run, row)
 
 
 def _report(row: sa.Row[Any], home: Path) -> Report:

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 
 from dialoop.errors import UnknownRecordError
 from dialoop.store.database import writing
+from dialoop.store.pages import only_row
+from dialoop.store.records import record_of
 from dialoop.store.tables_responses import responses
 
 C = responses.c
@@ -47,11 +49,7 @@ class Responses:
 
     def get(self, response_id: str) -> KeptResponse:
         """One. Raises UnknownRecordError."""
-        with self.engine.connect() as connection:
-            row = connection.execute(self._mine().where(C.id == response_id)).one_or_none()
-        if row is None:
-            raise UnknownRecordError("response", response_id)
-        return _kept(row)
+        return _kept(only_row(self.engine, self._mine().where(C.id == response_id), "response", response_id))
 
     def chain(self, response_id: str) -> tuple[KeptResponse, ...]:
         """One and all that it goes on from, the first of them first.
@@ -76,9 +74,25 @@ class Responses:
             if connection.execute(sa.delete(responses).where(mine)).rowcount == 0:
                 raise UnknownRecordError("response", response_id)
 
+    def purge(self, before: int) -> int:
+        """Delete, of every project, what was made before that time; how many responses that was.
+
+        What a younger one goes on from stays. before: UTC microseconds.
+        """
+        with self.engine.connect() as connection:
+            if not connection.execute(sa.select(sa.exists().where(C.created < before))).scalar():
+                return 0
+        young = sa.select(C.previous_id.label("id")).where(C.created >= before, C.previous_id.is_not(None))
+        used = young.cte("used", recursive=True)
+        older = sa.select(C.previous_id).join(used, C.id == used.c.id).where(C.previous_id.is_not(None))
+        used = used.union(older)
+        gone = sa.delete(responses).where(C.created < before, C.id.not_in(sa.select(used.c.id)))
+        with writing(self.engine).begin() as connection:
+            return connection.execute(gone).rowcount
+
     def _mine(self) -> sa.Select[Any]:
         return sa.select(responses).where(C.project_id == self.project)
 
 
 def _kept(row: sa.Row[Any]) -> KeptResponse:
-    return KeptResponse(**{name: row._mapping[name] for name in KeptResponse.__slots__})
+    return record_of(KeptResponse, row)

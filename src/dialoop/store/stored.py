@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.errors import UnknownRecordError
 from dialoop.store.database import writing
-from dialoop.store.pages import Page, Window, page_of
+from dialoop.store.pages import Page, Window, only_row, page_of
+from dialoop.store.records import record_of
 from dialoop.store.tables import stored_completions, stored_metadata
 from dialoop.types import Conversation
 
@@ -58,11 +59,7 @@ class StoredCompletions:
 
     def get(self, completion_id: str) -> StoredCompletion:
         """One. Raises UnknownRecordError."""
-        with self.engine.connect() as connection:
-            row = connection.execute(self._mine().where(C.id == completion_id)).one_or_none()
-        if row is None:
-            raise UnknownRecordError("stored completion", completion_id)
-        return _stored(row)
+        return _stored(self._row(self.engine, completion_id))
 
     def list(
         self, window: Window, *, model: str | None = None, metadata: Mapping[str, str] = {}
@@ -93,9 +90,7 @@ class StoredCompletions:
         mine = sa.and_(C.project_id == self.project, C.id == completion_id)
         with writing(self.engine).begin() as connection:
             connection.execute(sa.update(stored_completions).where(mine).values(metadata=dict(metadata)))
-            row = connection.execute(self._mine().where(C.id == completion_id)).one_or_none()
-            if row is None:
-                raise UnknownRecordError("stored completion", completion_id)
+            row = self._row(connection, completion_id)
             connection.execute(sa.delete(stored_metadata).where(M.completion_id == completion_id))
             self._index(connection, completion_id, metadata)
         return _stored(row)
@@ -107,6 +102,11 @@ class StoredCompletions:
             if connection.execute(sa.delete(stored_completions).where(mine)).rowcount == 0:
                 raise UnknownRecordError("stored completion", completion_id)
 
+    def purge(self, before: int) -> int:
+        """Delete, of every project, what was made before that time; how many that was."""
+        with writing(self.engine).begin() as connection:
+            return connection.execute(sa.delete(stored_completions).where(C.created < before)).rowcount
+
     def _index(self, connection: sa.Connection, completion_id: str, metadata: Mapping[str, str]) -> None:
         rows = [
             {"completion_id": completion_id, "key": key, "value": value, "project_id": self.project}
@@ -115,9 +115,12 @@ class StoredCompletions:
         if rows:
             connection.execute(sa.insert(stored_metadata), rows)
 
+    def _row(self, source: sa.Engine | sa.Connection, completion_id: str) -> sa.Row[Any]:
+        return only_row(source, self._mine().where(C.id == completion_id), "stored completion", completion_id)
+
     def _mine(self) -> sa.Select[Any]:
         return sa.select(stored_completions).where(C.project_id == self.project)
 
 
 def _stored(row: sa.Row[Any]) -> StoredCompletion:
-    return StoredCompletion(**{name: row._mapping[name] for name in StoredCompletion.__slots__})
+    return record_of(StoredCompletion, row)

@@ -140,6 +140,7 @@ stored_completions = Table(
     Column("completion", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
     Index(None, "project_id", "model", "id"),
+    Index(None, "created"),
 )
 
 stored_metadata = Table(

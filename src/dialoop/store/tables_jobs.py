@@ -98,6 +98,7 @@ eval_runs = Table(
     Column("error", JSON),
     Column("summary", JSON),
     Column("created", BigInteger, nullable=False),
+    Column("key_id", Text),
     Index(None, "parent_id", "created"),
     Index(None, "status"),
 )

@@ -21,4 +21,5 @@ moderation_decisions = Table(
     Column("content", Text),
     Column("created", BigInteger, nullable=False),
     Index(None, "project_id", "created"),
+    Index(None, "created"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, ForeignKey, Index, Table, Text
 
 from dialoop.store.tables import metadata
 
@@ -15,4 +15,5 @@ responses = Table(
     Column("input", JSON, nullable=False),
     Column("response", JSON, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Index(None, "created"),
 )

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from dialoop.errors import StoreError, UnknownRecordError, echo
+from dialoop.errors import StoreError, echo
 from dialoop.store.artefacts import CHUNK, discard, staged, sweep
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
+from dialoop.store.pages import only_row
 from dialoop.store.tables import upload_parts, uploads
 
 LIFE_SECONDS = 3600
@@ -165,10 +166,7 @@ class Uploads:
 
     def _read(self, connection: sa.Connection, upload_id: str) -> Upload:
         query = sa.select(uploads).where(U.project_id == self.project, U.id == upload_id)
-        row = connection.execute(query).one_or_none()
-        if row is None:
-            raise UnknownRecordError("upload", upload_id)
-        return _upload(row)
+        return _upload(only_row(connection, query, "upload", upload_id))
 
     def _pending(self, connection: sa.Connection, upload_id: str) -> Upload:
         upload = self._read(connection, upload_id)

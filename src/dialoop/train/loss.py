@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-ROWS = 1024
+ROWS = 512
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -29,10 +29,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = slice(start, start + ROWS)
             loss, hits, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)
             total, right = total + loss, right + hits
+            worth = weights[rows, None].to(hidden.dtype)
             if dhidden is not None:
-                dhidden[rows] = dlogits @ head
+                dhidden[rows] = (dlogits @ head).mul_(worth)
             if dhead is not None:
-                dhead += dlogits.t() @ hidden[rows]
+                dhead += dlogits.t() @ (hidden[rows] * worth)
         ctx.save_for_backward(dhidden, None if dhead is None else dhead.to(head.dtype))
         ctx.mark_non_differentiable(right)
         return total, right
@@ -48,18 +49,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _piece(
     hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted loss, tokens that were the likeliest, the gradient by the logits, as wide as hidden's type."""
-    logits = hidden @ head.t()
-    probabilities = torch.softmax(logits, -1, dtype=torch.float32)
-    picked = probabilities.gather(1, targets[:, None])
-    right = (picked.squeeze(1) >= probabilities.amax(-1)).sum()
-    logs = picked.squeeze(1).clamp_min(1e-30).log() * (1 - smoothing)
-    probabilities.scatter_(1, targets[:, None], picked - (1 - smoothing))
+    """Weighted loss, tokens that were the likeliest, the gradient by the logits, weights not counted.
+
+    Probabilities are as wide as hidden. What the other tokens have is summed, so that the gradient of a token
+    that is almost certain is not what rounding leaves of 1 - 1.
+    """
+    logits, own = hidden @ head.t(), targets[:, None]
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    right = (logits.gather(1, own).squeeze(1) >= logits.amax(-1)).sum()
+    dlogits = torch.softmax(logits, -1)
+    picked = dlogits.gather(1, own).to(wide)
+    others = dlogits.scatter_(1, own, 0).sum(-1, keepdim=True, dtype=wide)
+    logs = torch.where(others < 0.5, (-others).log1p(), picked.clamp_min(1e-30).log()).squeeze(1)
+    dlogits.scatter_(1, own, (smoothing - others).to(logits.dtype))
     if smoothing:
-        logs += smoothing * torch.log_softmax(logits, -1, dtype=torch.float32).mean(-1)
-        probabilities -= smoothing / logits.shape[1]
-    loss = -(logs * weights).sum()
-    return loss, right, probabilities.mul_(weights[:, None]).to(hidden.dtype)
+        spread = logits.mean(-1, dtype=wide) - logits.gather(1, own).squeeze(1) + logs
+        logs = (1 - smoothing) * logs + smoothing * spread
+        dlogits -= smoothing / logits.shape[1]
+    return -(logs * weights).sum(), right, dlogits
 
 
 def cross_entropy(

@@ -125,13 +125,14 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """rows: one a text, in order.  prompt_tokens: read for all of them.
+    """rows: one a text, in order.  prompt_tokens: read for all.  labels: the model's, in its order.
 
     tags: of a tagger, one a text, in the place of rows.
     """
 
     rows: tuple[Classified, ...]
     prompt_tokens: int
+    labels: tuple[str, ...]
     tags: tuple[WordTags, ...] = ()
 
 

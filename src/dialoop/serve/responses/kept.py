@@ -13,7 +13,6 @@ from dialoop.serve.caller import caller_of
 from dialoop.serve.keeper import Keeper
 from dialoop.serve.paging import ListQuery, list_schema, page_to_openai, window_over
 from dialoop.serve.responses.fields import Include
-from dialoop.store.registry import Store
 from dialoop.store.responses import KeptResponse, Responses
 
 Included = Annotated[list[Include], Field(max_length=16)]
@@ -80,13 +79,12 @@ class ResponseDeleted(BaseModel):
     deleted: Literal[True] = True
 
 
-def kept_response_routes(store: Store, keeper: Keeper) -> APIRouter:
+def kept_response_routes(keeper: Keeper) -> APIRouter:
     """The routes; they see all that was answered before them."""
     router = APIRouter(prefix="/v1/responses/{response_id}")
 
     async def mine(request: Request) -> Responses:
-        await asyncio.to_thread(keeper.settle)
-        return store.of(caller_of(request).project).responses
+        return (await keeper.reading(caller_of(request).project)).responses
 
     async def one(request: Request, response_id: str) -> KeptResponse:
         return await asyncio.to_thread((await mine(request)).get, response_id)
