@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from dialoop.chat.plain import TextTokenizer
-from dialoop.data.language import is_han
+from dialoop.data.language import touches
 from dialoop.errors import TrainError
 from dialoop.train.batch import Batch, Ints
 from dialoop.types import Labelled, Tagged
@@ -77,7 +77,7 @@ def tagged_rows(
         ids: list[int] = []
         places: list[int] = []
         for i, word in enumerate(row.tokens):
-            pieces = spell(word, bool(i) and not _joined(row.tokens[i - 1], word))
+            pieces = spell(word, bool(i) and not touches(row.tokens[i - 1], word))
             if len(frame) + len(ids) + len(pieces) > max_length:
                 break
             places.append(first + len(ids))
@@ -96,11 +96,6 @@ class _Speller:
 
     def __call__(self, word: str, spaced: bool) -> list[int]:
         return self._spell(f" {word}" if spaced else word) or self._spell(".")
-
-
-def _joined(left: str, right: str) -> bool:
-    """Whether no space stands between two words."""
-    return is_han(left[-1:]) or is_han(right[:1])
 
 
 def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = None) -> Batch:
