@@ -17,7 +17,7 @@ from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import PretrainRecipe, TextSource
 from dialoop.errors import DataError, TrainError
 from dialoop.train.batch import Batch
-from dialoop.train.corpus import StagePlan, StagesPlan, Tokens, is_held_out, rows, tokenise
+from dialoop.train.corpus import StagePlan, StagesPlan, Tokens, is_held_out, plain_text, rows, tokenise
 from tests.tiny import tiny_model
 
 
@@ -217,3 +217,9 @@ def test_rates_warm_up_and_fall_within_each_stage() -> None:
     assert rates[99] == pytest.approx(0.5, abs=0.01)
     assert rates[100] == pytest.approx(0.4)
     assert rates[-1] == pytest.approx(0.04, abs=0.01)
+
+
+def test_words_are_read_as_running_text(tmp_path: Path) -> None:
+    held = [{"tokens": ["EU", "rejects", "it", "."]}, {"tokens": ["王", "先生", "in", "Bonn"]}]
+    words = source(write(tmp_path / "a.jsonl", held), **{"as": "words"})
+    assert [plain_text(row, words) for row in rows(words)] == ["EU rejects it .", "王先生in Bonn"]

@@ -17,7 +17,7 @@ from dialoop.chat.pairs import PairTexts
 from dialoop.chat.plain import TextTokenizer
 from dialoop.config import validate
 from dialoop.config.heads import ClassifyRecipe
-from dialoop.errors import ConfigError, TrainError
+from dialoop.errors import ConfigError, ModelError, TrainError
 from dialoop.models.head_config import labels_of
 from dialoop.models.headed_method import HEAD, attach_head
 from dialoop.models.heads import ADAPTER, Headed, load_headed, scores_of
@@ -313,3 +313,23 @@ def test_wrong_answers_come_from_the_same_update_and_are_never_the_right_one() -
             assert len({each.token_ids for each in group}) == len(group)
             assert group[0].token_ids == tuple(plan.pairs.ids(plan.texts[row], rows[row].answer)[0])
     assert [b.token_ids.tolist() for b in plan.batches(0)] == [b.token_ids.tolist() for b in plan.batches(0)]
+
+
+def test_dropout_is_of_the_base_while_it_learns_and_of_nothing_that_is_written(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    base = ModelRef("tiny", bases["encoder"])
+    method = head_recipe("tag", method={"kind": "lora", "dropout": 0.25}).method
+    model = attach_head(base, "token", ("O", "B-LOC"), method, seed=1, dropout=0.5, dtype=torch.float32)
+    shares = {layer.p for layer in model.model.modules() if isinstance(layer, torch.nn.Dropout)}
+    assert shares == {0.5, 0.25}
+    headed, ids = Headed(model.model.train(), base.base), torch.tensor([2, 9, 10, 3])
+    assert (headed.logits(ids, [4]) != headed.logits(ids, [4])).any()
+    plain = attach_head(base, "token", ("O", "B-LOC"), method, seed=1, dtype=torch.float32)
+    written = [each.save(tmp_path / name).base for each, name in ((model, "a"), (plain, "b"))]
+    assert (written[0] / "config.json").read_bytes() == (written[1] / "config.json").read_bytes()
+
+
+def test_a_base_without_dropout_refuses_one(bases: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"has no layer with a dropout: leave regularisation\.dropout out"):
+        taught(bases["decoder"], tmp_path, "classify", regularisation={"dropout": 0.1})

@@ -57,6 +57,9 @@ class HeadRegularisationSettings(HoldingBack):
     """Share of each target that is spread over the classes (Szegedy et al. 2016, arXiv:1512.00567)."""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: a row counts by how rare its class is, rows / (classes x rows of the class)."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Share of the hidden values that the layers which have a dropout leave out; None = as the base's
+    config.json says, which is nothing for an encoder of one's own. Most decoders have no such layer."""
 
 
 class _HeadRecipe(MadeFromAnother):

@@ -238,8 +238,9 @@ class TextSource(Settings):
 
     path: str
     """A JSONL file, gzipped or not; variables such as `${DIALOOP_DATA}` are expanded."""
-    as_: Literal["text", "chat", "parallel"] = Field("text", alias="as")
-    """`text`: rows with a `text`; `chat`: rows with `messages`; `parallel`: rows with `en` and `zh`."""
+    as_: Literal["text", "chat", "parallel", "words"] = Field("text", alias="as")
+    """`text`: rows with a `text`; `chat`: rows with `messages`; `parallel`: rows with `en` and `zh`; `words`:
+    rows with `tokens`, written with spaces between those of languages that have them."""
     language: Literal["en", "zh", "mixed"] = "mixed"
     """For the report by language."""
     repeat: float = Field(1.0, gt=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dialoop.types import Conversation, Language
 
@@ -99,6 +99,18 @@ def spoken(conversation: Conversation, values: Mapping[str, object] | None = Non
 def is_han(char: str) -> bool:
     """Whether it is a Chinese character."""
     return _HAN.fullmatch(char) is not None
+
+
+def touches(left: str, right: str) -> bool:
+    """Whether no space stands between two words: where a Chinese one is beside it."""
+    return is_han(left[-1:]) or is_han(right[:1])
+
+
+def spaced(words: Sequence[str]) -> str:
+    """Words as running text, with spaces where they stand."""
+    return "".join(
+        word if not i or touches(words[i - 1], word) else f" {word}" for i, word in enumerate(words)
+    )
 
 
 def language_of(conversation: Conversation) -> Language:

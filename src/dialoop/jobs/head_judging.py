@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,18 @@ from dialoop.config.heads import ClassifyRecipe, PairRecipe, TagRecipe
 from dialoop.data.dataset import Dataset
 from dialoop.data.language import detect
 from dialoop.data.spans import repaired
-from dialoop.engine.generate import context_of
-from dialoop.engine.loaded import open_model
-from dialoop.engine.score import log_likelihoods
 from dialoop.evals.baselines import bm25_ranking, majority, memorised_tags, tfidf_regression
 from dialoop.evals.classes import class_report, confusion, span_report
 from dialoop.evals.head_report import HeadReport, System, by_language
 from dialoop.evals.labels import calibration_error
 from dialoop.evals.ranking import ndcg, recall_at, reciprocal_rank
-from dialoop.jobs.judging import within
+from dialoop.jobs.choices import choices_of
 from dialoop.models.encoder import is_encoder
 from dialoop.models.head_config import HeadKind, head_kind
 from dialoop.models.headed_method import attach_head
 from dialoop.train.head_answers import Answering
 from dialoop.train.heads import FITS, classes_of, longest_text, tags_of
-from dialoop.types import Conversation, Labelled, Message, ModelRef, Pair, Tagged
+from dialoop.types import Labelled, ModelRef, Pair, Tagged
 
 RANKED = (recall_at(1), recall_at(3), reciprocal_rank(), ndcg(10))
 Values = Mapping[str, float]
@@ -119,77 +115,36 @@ def judge_pairs(
 
     Where test rows say themselves what fits, also the accuracy at P = 0.5.
     """
-    right = _drawn([row for row in dataset.test if row.fits], recipe.max_cases, recipe.train.seed)
-    asked = [history_text(row.history) for row in right]
-    offered = _candidates([row.answer for row in right], recipe.candidates, recipe.train.seed)
+    choices = choices_of(recipe, dataset.test)
     longest = longest_text(base.base, recipe.train.max_length)
-    models = {
-        "before": _untaught(base, "sequence", FITS, recipe, longest),
-        "after": Answering.load(made.base, longest),
-    }
-    found = {"BM25": bm25_ranking([row.answer for row in dataset.train], asked, offered)}
+    tuned = Answering.load(made.base, longest)
+    found = {"BM25": bm25_ranking([row.answer for row in dataset.train], *choices.texts)}
     if not is_encoder(base.base) and head_kind(base.base) is None:
-        found["P(answer | history)"] = _likelihoods(base, right, offered)
-    found |= {name: _fits(model, asked, offered) for name, model in models.items()}
-    places = by_language([_language(row.history.metadata, row.answer) for row in right])
+        found["P(answer | history)"] = choices.by_likelihood(base)
+    found["before"] = choices.by_head(_untaught(base, "sequence", FITS, recipe, longest))
+    found["after"] = choices.by_head(tuned)
     systems: dict[str, list[list[float]] | None] = {"chance": None, **found}
+    grades = choices.grades
 
     def values(system: str, rows: Sequence[int]) -> Values:
         if (scores := systems[system]) is None:
-            return {"recall@1": float(np.mean([1 / len(offered[i]) for i in rows]))}
-        grades = [[1.0] + [0.0] * (len(offered[i]) - 1) for i in rows]
-        some = [scores[i] for i in rows]
-        return {metric.name: metric.value(some, grades) / 100 for metric in RANKED}
+            return {"recall@1": float(np.mean([1 / len(grades[i]) for i in rows]))}
+        some, right = [scores[i] for i in rows], [grades[i] for i in rows]
+        return {metric.name: metric.value(some, right) / 100 for metric in RANKED}
 
     told = {**identity, "candidates": recipe.candidates, "loss": recipe.loss}
     details = {}
-    if len(right) < len(dataset.test):
-        scores = models["after"].fits([(history_text(row.history), row.answer) for row in dataset.test])
+    if not all(row.fits for row in dataset.test):
+        scores = tuned.fits([(history_text(row.history), row.answer) for row in dataset.test])
         gold, said = ([_word(fits) for fits in side] for side in (
             [row.fits for row in dataset.test], [score >= 0.5 for score in scores]))  # fmt: skip
         details["Fits or not, after"] = class_report(gold, said)
+    places = by_language(choices.languages)
     return _report(f"{recipe.name}: answers that fit", systems, places, values, details, told)
 
 
 def _word(fits: bool) -> str:
     return "fits" if fits else "does not fit"
-
-
-def _candidates(answers: Sequence[str], count: int, seed: int) -> list[list[str]]:
-    """The right answer first, then others that are not the same text."""
-    chance, known = np.random.default_rng(seed), sorted(set(answers))
-    found = []
-    for answer in answers:
-        drawn = [known[i] for i in chance.permutation(len(known))[:count]]
-        found.append([answer, *[each for each in drawn if each != answer][: count - 1]])
-    return found
-
-
-def _drawn(rows: Sequence[Pair], count: int, seed: int) -> list[Pair]:
-    return [rows[i] for i in sorted(np.random.default_rng(seed).permutation(len(rows))[:count])]
-
-
-def _likelihoods(base: ModelRef, rows: Sequence[Pair], offered: Sequence[Sequence[str]]) -> list[list[float]]:
-    """The mean log-probability of each answer's tokens."""
-    loaded = open_model(base)
-    context = context_of(loaded.model)
-    dialogues = [
-        within(_answered(row.history, text), loaded, context)
-        for row, texts in zip(rows, offered, strict=True)
-        for text in texts
-    ]
-    found = iter(log_likelihoods(loaded.model, loaded.tokenizer, dialogues))
-    return [[total / tokens for total, tokens in islice(found, len(texts))] for texts in offered]
-
-
-def _answered(history: Conversation, text: str) -> Conversation:
-    return replace(history, messages=(*history.messages, Message("assistant", text)))
-
-
-def _fits(model: Answering, asked: Sequence[str], offered: Sequence[Sequence[str]]) -> list[list[float]]:
-    pairs = [(history, text) for history, texts in zip(asked, offered, strict=True) for text in texts]
-    scores = iter(model.fits(pairs))
-    return [[next(scores) for _ in texts] for texts in offered]
 
 
 def _untaught(base: ModelRef, kind: HeadKind, labels: Sequence[str], recipe: Any, longest: int) -> Answering:

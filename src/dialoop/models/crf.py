@@ -44,7 +44,7 @@ class Crf(nn.Module):
     @torch.no_grad()
     def marginals(self, emissions: Tensor) -> Tensor:
         """(L, K): P(tag at word | emissions) of one sequence, by forward and backward sums."""
-        alpha, beta = [self.first + emissions[0]], [self.last]
+        alpha, beta = [self.first + emissions[0]], list[Tensor]([self.last])
         for each in emissions[1:]:
             alpha.append(torch.logsumexp(alpha[-1][:, None] + self.transitions, dim=0) + each)
         for each in emissions[1:].flip(0):

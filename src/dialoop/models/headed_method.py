@@ -88,13 +88,19 @@ def attach_head(
     *,
     seed: int,
     crf: bool = False,
+    dropout: float | None = None,
     dtype: torch.dtype | None = None,
 ) -> HeadedModel:
-    """The base with a new head, and with what the method adds to it; dtype as for `load_model`.
+    """The base with a new head, and with what the method adds to it; dropout as for `new_head`, dtype as for
+    `load_model`.
 
     Raises ModelError.
     """
+<<<<<<< HEAD
     whole = _over(base, kind, labels, seed=seed, dtype=dtype)
+=======
+    whole = new_head(base.base, kind, labels, seed=seed, dropout=dropout, dtype=dtype)
+>>>>>>> main
     with pooler_aside(whole):
         body: Any = whole.base_model
         attached = method_of(settings).attach(body, replace(base, adapter=None), seed=seed)

@@ -30,9 +30,18 @@ CRF_FILE = "crf.safetensors"
 CUT_STEPS = 2048
 
 
-def new_head(folder: Path, kind: HeadKind, labels: Sequence[str], *, seed: int, **where: Any) -> nn.Module:
+def new_head(
+    folder: Path,
+    kind: HeadKind,
+    labels: Sequence[str],
+    *,
+    seed: int,
+    dropout: float | None = None,
+    **where: Any,
+) -> nn.Module:
     """The base in `folder` with a new head, drawn from `seed`. Raises ModelError.
 
+    dropout: of its layers that have one; None leaves them as they are.
     where: dtype and device, as for `load_model`.
     """
     _check_base(folder, kind)
@@ -46,7 +55,19 @@ def new_head(folder: Path, kind: HeadKind, labels: Sequence[str], *, seed: int, 
     if model.config.get_text_config().pad_token_id is None:
         model.config.pad_token_id = _padding(folder)
     whole: nn.Module = model
+    if dropout is not None:
+        _set_dropout(folder, whole, dropout)
     return whole
+
+
+def _set_dropout(folder: Path, whole: nn.Module, share: float) -> None:
+    layers = [layer for layer in whole.modules() if isinstance(layer, nn.Dropout)]
+    if not layers:
+        raise ModelError(
+            f"{folder}: has no layer with a dropout: leave regularisation.dropout out, or use an encoder"
+        )
+    for layer in layers:
+        layer.p = share
 
 
 def load_headed(folder: Path, **where: Any) -> nn.Module:

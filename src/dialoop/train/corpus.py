@@ -19,12 +19,13 @@ from dialoop.chat.render import render
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import PretrainRecipe, Stage, TextSource, expand
+from dialoop.data.language import spaced
 from dialoop.data.mix import epoch_order
 from dialoop.errors import DataError, RenderError, TrainError
 from dialoop.models.packed import fill
 from dialoop.train.batch import Batch, Ints, windows
 
-WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh")}
+WANTED = {"text": ("text",), "chat": ("messages",), "parallel": ("en", "zh"), "words": ("tokens",)}
 log = logging.getLogger(__name__)
 
 
@@ -73,9 +74,11 @@ def _row(line: str, source: TextSource, where: str) -> Mapping[str, Any]:
 
 
 def plain_text(row: Mapping[str, Any], source: TextSource) -> str:
-    """A row's text, for learning merges."""
+    """A row's text, as an encoder reads it and merges are learnt from it."""
     if source.as_ == "chat":
         return "\n".join(turn.get("content") or "" for turn in row["messages"])
+    if source.as_ == "words":
+        return spaced([str(word) for word in row["tokens"]])
     return str(row["text"]) if source.as_ == "text" else f"{row['en']}\n{row['zh']}"
 
 

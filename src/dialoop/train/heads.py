@@ -115,7 +115,10 @@ def teach(
     lesson = _lesson(recipe, rows, valid, tokenizer, longest_text(base.base, recipe.train.max_length))
     _same_run(recipe, base, lesson, folder)
     crf = isinstance(recipe, TagRecipe) and recipe.crf
-    model = attach_head(base, lesson.kind, lesson.labels, recipe.method, seed=recipe.train.seed, crf=crf)
+    model = attach_head(
+        base, lesson.kind, lesson.labels, recipe.method, seed=recipe.train.seed, crf=crf,
+        dropout=recipe.regularisation.dropout,
+    )  # fmt: skip
     headed = Headed(model.model, base.base)
     objective = _objective(recipe, headed, model)
     optimizer = Optimizer(model.weights, recipe.optim, ema=recipe.regularisation.ema)

@@ -229,8 +229,8 @@ def _gradients(
 def _keep_step(loss: Callable[[Batch], Tensor], pieces: Sequence[Batch], passes: int, tally: Tally) -> None:
     """Passes that are worth nothing: where processes share layers, all must go through them as often."""
     with tally.deaf():
-        for piece in pieces[:1] * passes:
-            loss(piece).mul(0.0).backward()  # type: ignore[no-untyped-call]
+        for _ in range(passes):
+            loss(pieces[0]).mul(0.0).backward()  # type: ignore[no-untyped-call]
 
 
 def _backward(
