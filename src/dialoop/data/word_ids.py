@@ -8,7 +8,7 @@ from functools import lru_cache
 import regex
 
 from dialoop.chat.plain import TextTokenizer
-from dialoop.data.language import is_han
+from dialoop.data.language import touches
 
 _WORD = regex.compile(
     r"\p{Han}|\p{N}+(?:[.,:/-]\p{N}+)*|['’](?:s|t|re|ve|m|ll|d)\b|[\p{L}\p{M}--\p{Han}]+(?:-[\p{L}\p{M}--\p{Han}]+)*"
@@ -22,11 +22,6 @@ def split_words(text: str) -> list[tuple[int, int]]:
     signs one by one.
     """
     return [found.span() for found in _WORD.finditer(text)]
-
-
-def joined(left: str, right: str) -> bool:
-    """Whether no space stands between two words."""
-    return is_han(left[-1:]) or is_han(right[:1])
 
 
 class WordIds:
@@ -43,7 +38,7 @@ class WordIds:
         ids: list[int] = []
         places: list[int] = []
         for i, word in enumerate(words):
-            pieces = self._pieces(word, bool(i) and not joined(words[i - 1], word))
+            pieces = self._pieces(word, bool(i) and not touches(words[i - 1], word))
             if max_length is not None and self.frame + len(ids) + len(pieces) > max_length:
                 break
             places.append(self._first + len(ids))

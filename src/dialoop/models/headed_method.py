@@ -96,11 +96,7 @@ def attach_head(
 
     Raises ModelError.
     """
-<<<<<<< HEAD
-    whole = _over(base, kind, labels, seed=seed, dtype=dtype)
-=======
-    whole = new_head(base.base, kind, labels, seed=seed, dropout=dropout, dtype=dtype)
->>>>>>> main
+    whole = _over(base, kind, labels, seed=seed, dropout=dropout, dtype=dtype)
     with pooler_aside(whole):
         body: Any = whole.base_model
         attached = method_of(settings).attach(body, replace(base, adapter=None), seed=seed)
@@ -112,9 +108,15 @@ def attach_head(
     return HeadedModel(whole, attached, base, kind, tuple(labels), settings, chain)
 
 
-def _over(base: ModelRef, kind: HeadKind, labels: Sequence[str], *, seed: int, **where: Any) -> nn.Module:
-    """The base, its adapter folded in where it has one, with a new head. where: as for `load_model`."""
-    whole: Any = new_head(base.base, kind, labels, seed=seed, **where)
+def _over(
+    base: ModelRef, kind: HeadKind, labels: Sequence[str], *,
+    seed: int, dropout: float | None = None, **where: Any,
+) -> nn.Module:  # fmt: skip
+    """The base, its adapter folded in where it has one, with a new head.
+
+    dropout: as for `new_head`; where: as for `load_model`.
+    """
+    whole: Any = new_head(base.base, kind, labels, seed=seed, dropout=dropout, **where)
     if base.adapter is not None:
         refuse_unmergeable(base, "train the head on the model below it")
         tuned: Any = load_model(base, merge=True, **where)

@@ -8,11 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dialoop.chat.plain import TextTokenizer
-<<<<<<< HEAD
 from dialoop.data.word_ids import WordIds
-=======
-from dialoop.data.language import touches
->>>>>>> main
 from dialoop.errors import TrainError
 from dialoop.train.batch import Batch, Ints
 from dialoop.types import Labelled, Tagged
@@ -75,37 +71,13 @@ def tagged_rows(
     spell = WordIds(tokenizer)
     made, cut = [], 0
     for row in rows:
-<<<<<<< HEAD
         ids, places = spell.ids(row.tokens, max_length)
-=======
-        ids: list[int] = []
-        places: list[int] = []
-        for i, word in enumerate(row.tokens):
-            pieces = spell(word, bool(i) and not touches(row.tokens[i - 1], word))
-            if len(frame) + len(ids) + len(pieces) > max_length:
-                break
-            places.append(first + len(ids))
-            ids += pieces
->>>>>>> main
         cut += len(places) < len(row.tokens)
         classes = tuple(_numbered(tag, number) for tag in row.tags[: len(places)])
         made.append(HeadRow(tuple(ids), tuple(places), classes, len(row.tokens)))
     return HeadRows(tuple(made), cut)
 
 
-<<<<<<< HEAD
-=======
-class _Speller:
-    """A word's tokens, by itself: no token spans two words, so each has one of its own."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._spell = lru_cache(100_000)(lambda text: tokenizer.encode(text, framed=False))
-
-    def __call__(self, word: str, spaced: bool) -> list[int]:
-        return self._spell(f" {word}" if spaced else word) or self._spell(".")
-
-
->>>>>>> main
 def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = None) -> Batch:
     """Rows side by side; targets and weights stand where something is learnt.
 
