@@ -486,7 +486,7 @@ def test_sources_are_read_by_path_by_file_and_by_sample(
     for source in ("sample:en", "sample:zh"):
         assert isinstance(next(read_source(source, on_reject=rejects.append)), Conversation)
     assert rejects == []
-    with pytest.raises(DataError, match="known: en, preference, zh"):
+    with pytest.raises(DataError, match="known: en, moderation, preference, zh"):
         read_source("sample:fr", on_reject=rejects.append)
 
 

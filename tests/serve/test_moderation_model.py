@@ -52,8 +52,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe.write_text(
         f'kind = "classify"\nname = "moderation"\nbase = "{base}"\n[data]\nsources = ["file:{rows}"]\n'
         f'test_sources = ["file:{rows}"]\n[data.clean]\nsteps = ["exact"]\n[data.split]\nvalid = 0.0\n'
-        "[optim]\nlearning_rate = 5e-3\nwarmup = 0.0\n"
-        "[train]\nepochs = 16\nbatch_rows = 5\nmax_length = 40\n",
+        "[optim]\nlearning_rate = 3e-3\nwarmup = 0.1\n"
+        "[train]\nepochs = 60\nbatch_rows = 5\nmax_length = 40\n",
         encoding="utf-8",
     )
     done = CliRunner().invoke(app, ["--home", str(home), "tune", str(recipe)], catch_exceptions=False)
@@ -99,14 +99,14 @@ def test_a_question_is_blocked_and_recorded_for_review(judge: ModelRef, tmp_path
         OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
     ):
         assert client.chat.completions.create(model="echo", messages=MESSAGES).choices
-        bad: Any = [{"role": "user", "content": "Hello. He hit the old man."}]
+        bad: Any = [{"role": "user", "content": "Thank you! He hit the old man."}]
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="echo", messages=bad)
         assert refused.value.code == "content_filter"
     with Store.open(tmp_path) as store:
         (decision,) = store.moderation.list()
     assert (decision.category, decision.action, decision.side) == ("violence", "block", "input")
-    assert decision.rule.startswith("moderation 0.")
+    assert decision.rule.startswith("moderation ")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -158,7 +158,7 @@ def test_texts_can_be_checked_by_hand(home: Path) -> None:
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     assert (found["category"], found["action"], found["start"], found["end"]) == ("violence", "mask", 11, 30)
-    assert found["entry"].startswith("moderation 0.")
+    assert found["entry"].startswith("moderation ")
 
 
 def test_a_model_that_is_no_moderator_ends_the_command(tmp_path: Path) -> None:
