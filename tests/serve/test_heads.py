@@ -162,9 +162,10 @@ def test_spans_of_a_text_stand_where_its_words_do(url: str) -> None:
         {"entity_group": "LOC", "word": "Paris", "start": 20, "end": 25, "words": [5, 6]},
     ]
     assert row["spans"][0]["score"] == pytest.approx(sum(row["scores"][2:4]) / 2)
-    (given,) = post(url, "/v1/classify", model="learnt", words=["王", "先生", "在", "北京"]).json()["data"]
+    (given,) = post(url, "/v1/classify", model="learnt", words=row["words"]).json()["data"]
+    assert given["labels"] == row["labels"]
     assert [(s["entity_group"], s["word"], s["start"]) for s in given["spans"]] == [
-        ("PER", "王 先生", None), ("LOC", "北京", None)
+        ("PER", "Anna Smith", None), ("LOC", "Paris", None)
     ]  # fmt: skip
 
 

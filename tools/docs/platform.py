@@ -115,7 +115,7 @@ ROUTES: dict[str, Documented] = {
             "user": ({"user": "u-1"}, {"user": 1}),
         },
         {"model": "intents", "input": "Hi"},
-        {"model": "Y N N N", "input": "Y N N N", "words": "N N N N", "user": "? N N N"},
+        {"model": "Y N N N", "input": "Y N N N", "words": "N N N N", "user": "Y N N N"},
     ),
     "POST /v1/embeddings": Documented(
         "dialoop.serve.embeddings:EmbeddingBody",

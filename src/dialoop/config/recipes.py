@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -189,6 +189,17 @@ class TuneRecipe(MadeFromAnother):
     """What `dialoop search` varies; tuning itself takes no notice."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the course of training is told besides the run directory and the store."""
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Self:
+        """Passes that only some processes make, or keys from outside a layer, leave the others waiting."""
+        soft = self.method.kind in ("prompt", "prefix", "p-tuning-v2", "continue")
+        if self.train.parallel == "shard" and (soft or self.objective.kind != "sft"):
+            raise ValueError(
+                f'train.parallel = "shard" goes with the objective sft and methods that change layers, not with '
+                f'{self.objective.kind} and {self.method.kind}: take "replicate"'
+            )
+        return self
 
     @field_validator("regularisation")
     @classmethod
