@@ -196,8 +196,8 @@ class TuneRecipe(MadeFromAnother):
         soft = self.method.kind in ("prompt", "prefix", "p-tuning-v2", "continue")
         if self.train.parallel == "shard" and (soft or self.objective.kind != "sft"):
             raise ValueError(
-                f'train.parallel = "shard" goes with the objective sft and methods that change layers, not with '
-                f'{self.objective.kind} and {self.method.kind}: take "replicate"'
+                'train.parallel = "shard" goes with the objective sft and methods that change layers, not '
+                f'with {self.objective.kind} and {self.method.kind}: take "replicate"'
             )
         return self
 
