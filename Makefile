@@ -51,8 +51,8 @@ test: check ## Everything that CI runs: checks and the fast tests
 test-slow: setup-dev ## Tests that need public data (DIALOOP_DATA), other tools or minutes
 	$(BIN)/python -m pytest -q -m slow --timeout 1800
 
-environments: ## Environments of other people's clients in DIALOOP_ENVIRONMENTS, for test-slow (docs/ecosystem.md)
-	@for file in examples/ecosystem/requirements/*.txt; do \
+environments: ## Environments of other people's software in DIALOOP_ENVIRONMENTS, for test-slow (docs/ecosystem.md)
+	@for file in examples/*/requirements/*.txt; do \
 	  home=$(DIALOOP_ENVIRONMENTS)/$$(basename $$file .txt); \
 	  test -x $$home/bin/python || $(PYTHON) -m venv --without-pip $$home || exit 1; \
 	  $(PYTHON) -m pip --python $$home/bin/python install -r $$file || exit 1; \

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from dialoop.data.spans import repaired
 from dialoop.errors import ContextLengthError, RequestError, UnknownModelError, UnsupportedError
 from dialoop.types import Classify
 
@@ -13,7 +14,9 @@ TEXTS = ("Where is my order?", "我想退货。", "Thank you!", "x")
 
 
 class ClassifyConformance:
-    """`engine` serves `classes`, which tells three classes apart, and `bert`, which has no head."""
+    """`engine` serves `classes`, which tells three classes apart, `tags`, which tags words, and `bert`, which
+    has no head.
+    """
 
     async def test_every_text_gets_a_class_and_a_distribution_in_its_place(self, engine: Classify) -> None:
         found = await engine.classify("classes", TEXTS)
@@ -45,6 +48,16 @@ class ClassifyConformance:
         found = await engine.classify("classes", [[2, 40, 3], [2, 41, 42, 3]])
         assert found.prompt_tokens == 7
 
+    async def test_words_get_tags_in_strict_iob2_and_their_probabilities(self, engine: Classify) -> None:
+        found = await engine.classify("tags", [["Anna", "called", "Smith"], "Paris is large", ["北京"]])
+        assert (found.rows, len(found.tags)) == ((), 3)
+        assert [len(each.labels) for each in found.tags] == [3, 3, 1]
+        assert [each.places for each in found.tags] == [(), ((0, 5), (6, 8), (9, 14)), ()]
+        assert found.tags[1].words == ("Paris", "is", "large")
+        for each in found.tags:
+            assert all(0 < share <= 1 for share in each.probabilities)
+            assert repaired(each.labels) == each.labels
+
     async def test_what_cannot_be_classified_is_refused(self, engine: Classify) -> None:
         with pytest.raises(UnknownModelError):
             await engine.classify("no-such-model", TEXTS)
@@ -52,5 +65,6 @@ class ClassifyConformance:
             await engine.classify("bert", TEXTS)
         with pytest.raises(ContextLengthError):
             await engine.classify("classes", ["word " * 500])
-        with pytest.raises(RequestError):
-            await engine.classify("classes", [""])
+        for model, text in (("classes", ""), ("tags", ""), ("classes", ["a", "b"]), ("tags", [3, 4])):
+            with pytest.raises(RequestError):
+                await engine.classify(model, [text])

@@ -16,16 +16,19 @@ from dialoop.train.heads import teach
 from dialoop.types import Classify, Engine, ModelRef
 from tests.conformance.classify import ClassifyConformance
 from tests.encoders import make_encoder
-from tests.train.head_drill import LABELLED, head_recipe
+from tests.train.head_drill import ROWS, head_recipe
 
 
 @pytest.fixture(scope="module")
 def refs(tmp_path_factory: pytest.TempPathFactory) -> list[ModelRef]:
     root = tmp_path_factory.mktemp("classes")
     base = ModelRef("bert", make_encoder(root / "bert"))
-    made = teach(head_recipe("classify"), base, LABELLED, (), root / "run").artefact
-    assert made is not None
-    return [ModelRef("classes", made.base), base]
+    made = [base]
+    for name, kind in (("classes", "classify"), ("tags", "tag")):
+        artefact = teach(head_recipe(kind), base, ROWS[kind], (), root / name).artefact
+        assert artefact is not None
+        made.append(ModelRef(name, artefact.base))
+    return made
 
 
 def local(refs: list[ModelRef]) -> Engine:
@@ -58,4 +61,4 @@ class TestEngines(ClassifyConformance):
 
 def test_a_directory_with_a_head_says_so(refs: list[ModelRef], tmp_path: Path) -> None:
     kinds = {name: loaded.served.kind for name, loaded in open_models(refs).items()}
-    assert kinds == {"classes": "classifier", "bert": "encoder"}
+    assert kinds == {"classes": "classifier", "tags": "tagger", "bert": "encoder"}

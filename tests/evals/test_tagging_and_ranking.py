@@ -10,9 +10,10 @@ from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2
 from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
 
+from dialoop.data.spans import Span, spans
 from dialoop.errors import EvalError
 from dialoop.evals.ranking import ndcg, recall_at, reciprocal_rank
-from dialoop.evals.spans import Span, span_f1, spans, written_spans
+from dialoop.evals.spans import span_f1, written_spans
 
 tags = st.sampled_from(["O", "B-city", "I-city", "B-date", "I-date"])
 pair = st.integers(1, 8).flatmap(

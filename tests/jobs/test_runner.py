@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import openai
+import pytest
 from openai import OpenAI, Stream
 from openai.types.fine_tuning import FineTuningJobEvent
 
@@ -56,6 +58,16 @@ def live(client: OpenAI, job_id: str) -> Stream[FineTuningJobEvent]:
 def told(events: Stream[FineTuningJobEvent], words: str) -> None:
     """Wait for an event with these words."""
     assert any(words in event.message for event in events), f"no event told of {words!r}"
+
+
+def trained(client: OpenAI, **fields: Any) -> str:
+    """The model of a job that went well."""
+    job = client.fine_tuning.jobs.create(**fields)
+    told(live(client, job.id), "The job ")
+    done = client.fine_tuning.jobs.retrieve(job.id)
+    assert done.status == "succeeded", done.error
+    assert done.fine_tuned_model
+    return done.fine_tuned_model
 
 
 def weights(store: Store, alias: str) -> str:
@@ -160,6 +172,59 @@ def test_a_job_refuses_rows_of_the_other_method(tmp_path: Path) -> None:
             error = client.fine_tuning.jobs.retrieve(job.id).error
             assert error
             assert words in error.message
+
+
+def test_an_adapter_is_trained_on_by_the_next_job(tmp_path: Path) -> None:
+    few = "\n".join(ROWS.decode().splitlines()[:12]).encode()
+    quick: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 6}}}
+    with shop(tmp_path) as (client, store):
+        rows, pairs = (
+            client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id for text in (few, PAIRS)
+        )
+        first = trained(
+            client, model="tiny", training_file=rows, method=quick,
+            extra_body={"dialoop": {"method": {"kind": "lora", "rank": 3}}},
+        )  # fmt: skip
+        dpo: Any = {"type": "dpo", "dpo": {"hyperparameters": {"n_epochs": 1, "batch_size": 4}}}
+        second = trained(client, model=first, training_file=pairs, method=dpo, suffix="polite")
+        assert second.startswith("ft:tiny:default:polite:")
+        before, after = (store.models.get(name) for name in (first, second))
+        assert (before.kind, after.kind, after.base) == ("lora", "lora", before.ref)
+        assert after.recipe["method"]["kind"] == "continue"
+        assert weights(store, first) != weights(store, second)
+        ref = store.models.resolve(second)
+        assert (ref.base, ref.adapter) == (tiny_model(), after.path)
+        assert json.loads((after.path / "adapter_config.json").read_text())["r"] == 3
+        with pytest.raises(openai.BadRequestError, match="leave dialoop"):
+            client.fine_tuning.jobs.create(
+                model=first, training_file=rows, extra_body={"dialoop": {"method": {"kind": "ia3"}}}
+            )
+        with pytest.raises(openai.ConflictError, match="is the base of"):
+            client.models.delete(first)
+        assert client.models.delete(second).deleted
+
+
+def test_a_job_makes_a_classifier(tmp_path: Path) -> None:
+    texts = {"order": ("Where is order {}?", "订单 {} 在哪里？"), "thanks": ("Thanks, {}!", "谢谢你，{}。")}
+    text = "\n".join(
+        json.dumps({"text": form.format(i), "label": label}, ensure_ascii=False)
+        for label, forms in texts.items() for form in forms for i in range(4)
+    ).encode()  # fmt: skip
+    with shop(tmp_path) as (client, store):
+        file = client.files.create(file=("rows.jsonl", text), purpose="fine-tune").id
+        model = trained(
+            client, model="tiny", training_file=file, validation_file=file, seed=1,
+            extra_body={"dialoop": {"kind": "classify", "train": {"epochs": 6, "batch_rows": 4}}},
+        )  # fmt: skip
+        (job,) = client.fine_tuning.jobs.list()
+        made = store.models.get(model)
+        assert (made.kind, made.metrics["classes"]) == ("classify", ["order", "thanks"])
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= made.files.keys()
+        lines = client.files.content(job.result_files[0]).text.splitlines()
+        assert lines[0] == "step,train_loss,train_accuracy,valid_loss,valid_accuracy"
+        first, last = ([float(each or "nan") for each in line.split(",")] for line in (lines[1], lines[-1]))
+        assert last[1] < first[1]
+        assert last[4] > 0.5
 
 
 def test_bad_rows_fail_a_job_with_their_lines(tmp_path: Path) -> None:

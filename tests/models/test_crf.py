@@ -73,3 +73,16 @@ def test_gradients_are_those_of_the_sum_over_all_sequences() -> None:
     for place, tag in enumerate((0, 2, 1)):
         wanted[place, tag] -= 1
     torch.testing.assert_close(got[0], wanted)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_a_words_share_is_that_of_all_sequences_that_give_it_the_tag(length: int) -> None:
+    crf = chain(2)
+    emissions = torch.randn(length, TAGS)
+    every = list(product(range(TAGS), repeat=length))
+    shares = torch.stack([score(crf, emissions, tags) for tags in every]).detach().softmax(0)
+    wanted = torch.zeros(length, TAGS)
+    for tags, share in zip(every, shares, strict=True):
+        for word, tag in enumerate(tags):
+            wanted[word, tag] += share
+    torch.testing.assert_close(crf.marginals(emissions), wanted)

@@ -15,7 +15,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 
 from dialoop.backends.echo import EchoEngine
 from dialoop.engine.pool import Pool
-from dialoop.jobs.asked import check
+from dialoop.jobs.asked import Wish, check
 from dialoop.serve.fine_tuning import Tuning
 from dialoop.serve.tuned import TunedModels
 from dialoop.store.fine_tuning import NewEvent
@@ -39,8 +39,10 @@ class Idle:
     def wake(self) -> None:
         self.woken += 1
 
-    def check(self, asked: Mapping[str, Any], settings: Mapping[str, Any], base: ModelRef) -> None:
-        check(asked, settings, base)
+    def check(
+        self, method: str, asked: Mapping[str, Any], settings: Mapping[str, Any], base: ModelRef
+    ) -> None:
+        check(Wish(method, asked, settings), base)
 
 
 @dataclass
@@ -121,6 +123,24 @@ def test_a_job_is_made_as_it_was_asked_for_and_told_in_openais_shape(shop: Shop)
      "dialoop", None, "train.epochs came beside n_epochs"),
     ({"extra_body": {"dialoop": {"train": {"max_length": 4096}}}}, "dialoop", None, "holds 256 tokens"),
     ({"extra_body": {"learning_rate": 1}}, "learning_rate", None, "unknown field"),
+    ({"extra_body": {"dialoop": {"kind": "sort"}}}, "dialoop.kind", None, "'classify'"),
+    ({"extra_body": {"dialoop": {"kind": "classify"}}, "method": {"type": "dpo"}}, "dialoop", None,
+     "learns no preferences"),
+    ({"extra_body": {"dialoop": {"kind": "classify", "crf": True}}}, "dialoop", None, "unknown key 'crf'"),
+    ({"extra_body": {"dialoop": {"kind": "tag", "method": {"kind": "continue"}}}}, "dialoop", None,
+     "take full or lora"),
+    ({"extra_body": {"dialoop": {"method": {"kind": "continue"}}}}, "dialoop", None, "tiny is no adapter"),
+    ({"extra_body": {"dialoop": {"objective": {"kind": "orpo"}}}}, "dialoop", None,
+     "learns preferences: give method.type = 'dpo'"),
+    ({"extra_body": {"dialoop": {"objective": {"kind": "distill", "teacher": "tiny"}}},
+      "method": {"type": "dpo"}}, "dialoop", None, "learns conversations"),
+    ({"extra_body": {"dialoop": {"objective": {"kind": "distill", "teacher": "/etc"}}}}, "model",
+     "model_not_found", "served: tiny"),
+    ({"extra_body": {"dialoop": {"objective": {"kind": "simpo", "gama": 1}}}, "method": {"type": "dpo"}},
+     "dialoop", None, "'gamma'"),
+    ({"extra_body": {"dialoop": {"objective": {"kind": "dpo", "loss": "ipo"}}},
+      "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}}, "dialoop", None,
+     "objective came beside beta"),
 ])  # fmt: skip
 def test_what_cannot_be_trained_is_refused_by_name(
     shop: Shop, fields: dict[str, Any], param: str, code: str | None, words: str

@@ -11,15 +11,19 @@ import pytest
 from dialoop.engine.loaded import open_models
 from dialoop.engine.local import LocalEngine
 from dialoop.engine.process import ProcessEngine
-from dialoop.errors import ModelError, UnsupportedError
+from dialoop.errors import UnsupportedError
 from dialoop.train.head_answers import Answering
 from dialoop.train.heads import teach
 from dialoop.types import Classify, ModelRef
 from tests.encoders import LONGEST, make_encoder
 from tests.serve.running import serving
 from tests.tiny import tiny_model
-from tests.train.head_drill import LABELLED, PAIRS, ROWS, head_recipe
+from tests.train.head_drill import LABELLED, PAIRS, ROWS, TAGGED, head_recipe
 
+BY_HEART: dict[str, Any] = {
+    "train__epochs": 150.0, "train__batch_rows": 4, "train__batch_tokens": 1024,
+    "train__checkpoint_every": 500, "optim__learning_rate": 2e-3,
+}  # fmt: skip
 TEXTS = ["Where is my order?", "我想退货。", "Thank you!"]
 
 
@@ -32,8 +36,11 @@ def refs(tmp_path_factory: pytest.TempPathFactory) -> list[ModelRef]:
     for name, base, kind, method in (
         ("classes", encoder, "classify", {"kind": "full"}), ("said", tiny_model(), "classify", soft),
         ("fits", encoder, "pair", {"kind": "full"}), ("tags", encoder, "tag", {"kind": "full"}),
+        ("chain", encoder, "tag", {"kind": "full"}), ("learnt", encoder, "tag", {"kind": "full"}),
     ):  # fmt: skip
-        recipe = head_recipe(kind, method=method, train__epochs=12.0)
+        more: dict[str, Any] = {"crf": True} if name == "chain" else {}
+        more |= BY_HEART if name == "learnt" else {"train__epochs": 12.0}
+        recipe = head_recipe(kind, method=method, **more)
         artefact = teach(recipe, ModelRef("base", base), ROWS[kind], (), root / name).artefact
         assert artefact is not None
         made.append(ModelRef(name, artefact.base))
@@ -42,8 +49,7 @@ def refs(tmp_path_factory: pytest.TempPathFactory) -> list[ModelRef]:
 
 @pytest.fixture(scope="module")
 def url(refs: list[ModelRef]) -> Iterator[str]:
-    served = [ref for ref in refs if ref.name != "tags"]
-    with serving(LocalEngine(open_models(served))) as url:
+    with serving(LocalEngine(open_models(refs))) as url:
         yield url
 
 
@@ -108,6 +114,12 @@ def test_a_scorer_scores_answers_to_a_whole_history(url: str, refs: list[ModelRe
         ("/v1/score", {"model": "fits", "text_1": "word " * 200, "text_2": "a"}, "messages"),
         ("/v1/embeddings", {"model": "classes", "input": "a"}, "model"),
         ("/v1/score", {"model": "classes", "text_1": "a", "text_2": "b"}, "model"),
+        ("/v1/classify", {"model": "tags", "words": ["word"] * 90}, "input"),
+        ("/v1/classify", {"model": "tags", "input": "   "}, "input"),
+        ("/v1/classify", {"model": "tags", "input": "a", "words": ["a"]}, "input"),
+        ("/v1/classify", {"model": "tags"}, "input"),
+        ("/v1/classify", {"model": "classes", "words": ["a", "b"]}, "input"),
+        ("/v1/chat/completions", {"model": "tags", "messages": [{"role": "user", "content": "a"}]}, "model"),
         ("/v1/chat/completions", {"model": "fits", "messages": [{"role": "user", "content": "a"}]}, "model"),
     ],
 )  # fmt: skip
@@ -118,9 +130,43 @@ def test_what_a_head_cannot_do_is_refused_by_its_field(
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_models_that_tag_words_are_not_served(refs: list[ModelRef]) -> None:
-    with pytest.raises(ModelError, match="tags words"):
-        open_models([ref for ref in refs if ref.name == "tags"])
+SENTENCES = [list(row.tokens) for row in TAGGED]
+
+
+@pytest.mark.parametrize("model", ["tags", "chain"])
+def test_words_that_are_given_get_the_tags_that_the_model_gives_them(
+    url: str, model: str, refs: list[ModelRef]
+) -> None:
+    found = post(url, "/v1/classify", model=model, words=SENTENCES).json()
+    answering = Answering.load(next(ref.base for ref in refs if ref.name == model), LONGEST)
+    wanted, _ = answering.tags_for(SENTENCES)
+    assert [tuple(row["labels"]) for row in found["data"]] == wanted
+    assert [row["words"] for row in found["data"]] == SENTENCES
+    assert found["usage"]["prompt_tokens"] > sum(map(len, SENTENCES))
+    for row in found["data"]:
+        assert all(0 < score <= 1 for score in row["scores"])
+        assert len(row["scores"]) == len(row["words"])
+    (alone,) = post(url, "/classify", model=model, words=SENTENCES[1]).json()["data"]
+    assert alone["labels"] == found["data"][1]["labels"]
+    assert alone["scores"] == pytest.approx(found["data"][1]["scores"], abs=1e-5)
+
+
+def test_spans_of_a_text_stand_where_its_words_do(url: str) -> None:
+    text = "I met Anna Smith in Paris."
+    (row,) = post(url, "/v1/classify", model="learnt", input=text).json()["data"]
+    assert row["words"] == ["I", "met", "Anna", "Smith", "in", "Paris", "."]
+    assert row["labels"] == ["O", "O", "B-PER", "I-PER", "O", "B-LOC", "O"]
+    told = [{k: v for k, v in span.items() if k != "score"} for span in row["spans"]]
+    assert told == [
+        {"entity_group": "PER", "word": "Anna Smith", "start": 6, "end": 16, "words": [2, 4]},
+        {"entity_group": "LOC", "word": "Paris", "start": 20, "end": 25, "words": [5, 6]},
+    ]
+    assert row["spans"][0]["score"] == pytest.approx(sum(row["scores"][2:4]) / 2)
+    (given,) = post(url, "/v1/classify", model="learnt", words=row["words"]).json()["data"]
+    assert given["labels"] == row["labels"]
+    assert [(s["entity_group"], s["word"], s["start"]) for s in given["spans"]] == [
+        ("PER", "Anna Smith", None), ("LOC", "Paris", None)
+    ]  # fmt: skip
 
 
 async def test_a_process_of_its_own_classifies_alike(refs: list[ModelRef]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dialoop.config import PreferenceObjective, TuneRecipe
+from dialoop.config import ContinueMethod, PreferenceObjective, TuneRecipe
 from dialoop.train.loop import Progress
 from dialoop.train.tune import Tuned, tune
 from dialoop.types import Conversation, Message, ModelRef, Preference
@@ -129,19 +129,24 @@ def recipes(folder: Path, chosen: dict[str, dict[str, Any]]) -> None:
     """Some updates by each recipe: undisturbed, and killed after the fifth and taken up again."""
     base, teacher = make_tiny_model(folder / "base"), make_tiny_model(folder / "teacher", seed=1)
     found: dict[str, Any] = {}
+    adapter = folder / "adapter"
+    assert in_child(lambda: run(base, adapter)) == 0
     for name, changes in chosen.items():
         taken = recipe(**changes, train__epochs=1.5, train__checkpoint_every=2)
         rows: Any = PREFERENCES if isinstance(taken.objective, PreferenceObjective) else DIALOGUES
         statuses, sums = [], []
+        goes_on = isinstance(taken.method, ContinueMethod)
+        ref = ModelRef("tiny", base, adapter / "artefact" if goes_on else None)
         for place, strike in ((folder / name / "whole", 0), (folder / name / "killed", 5)):
             for step in dict.fromkeys((strike, 0)):
 
                 def work(
-                    place: Path = place, step: int = step, taken: TuneRecipe = taken, rows: Any = rows
-                ) -> None:
+                    place: Path = place, step: int = step, taken: TuneRecipe = taken, rows: Any = rows,
+                    ref: ModelRef = ref,
+                ) -> None:  # fmt: skip
                     strike = striking(step, signal.SIGKILL)
                     tune(
-                        taken, ModelRef("tiny", base), rows, rows[:2], place, on_progress=strike,
+                        taken, ref, rows, rows[:2], place, on_progress=strike,
                         teacher=ModelRef("teacher", teacher),
                     )  # fmt: skip
 

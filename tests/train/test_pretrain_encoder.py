@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from dialoop.config import PretrainRecipe
@@ -20,6 +22,7 @@ from dialoop.train.loop import read_journal
 from dialoop.train.masking import Specials, masked
 from dialoop.train.pretrain import prepare
 from dialoop.types import ModelRef
+from tests.train.drill import striking
 from tests.train.head_drill import LABELLED, head_recipe
 from tests.train.test_pretrain import write_sources
 
@@ -60,6 +63,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_masked_tokens_become_likelier(made: Path) -> None:
     losses = [row["loss"] for row in read_journal(made / "metrics.jsonl")]
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:3])
+
+
+def test_an_interrupted_run_resumes_to_the_same_encoder(made: Path) -> None:
+    folder = made.parent / "interrupted"
+    first = prepare(recipe(made.parent), folder).run(striking(6, signal.SIGINT))
+    assert (first.step, first.interrupted) == (6, True)
+    prepare(recipe(made.parent), folder).run(lambda progress: None)
+    got, wanted = (load_file(run / "model" / "model.safetensors") for run in (folder, made))
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
 def test_transformers_loads_the_encoder_and_its_tokenizer_frames_texts(made: Path) -> None:

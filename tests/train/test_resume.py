@@ -25,22 +25,27 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"kind": "full"},
     "freeze": {"kind": "freeze", "layers": 1},
+    "rslora": {"kind": "lora", "rank": 4, "rslora": True, "dropout": 0.1},
     "dora": {"kind": "lora", "rank": 4, "dora": True, "dropout": 0.1},
     "int8": {"kind": "lora", "rank": 4, "dropout": 0.1, "base_precision": "int8"},
     "ia3": {"kind": "ia3"},
-    "bottleneck": {"kind": "bottleneck", "size": 8, "placement": "houlsby", "dropout": 0.1},
+    "houlsby": {"kind": "bottleneck", "size": 8, "placement": "houlsby", "dropout": 0.1},
+    "pfeiffer": {"kind": "bottleneck", "size": 8},
     "parallel": {"kind": "bottleneck", "size": 8, "placement": "parallel"},
     "bitfit": {"kind": "bitfit"},
     "prompt": {"kind": "prompt", "tokens": 4},
     "prefix": {"kind": "prefix", "tokens": 4, "hidden": 16},
     "p-tuning-v2": {"kind": "p-tuning-v2", "tokens": 4, "base_precision": "nf4"},
+    "continue": {"kind": "continue"},
 }
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "ipo": {"objective": {"kind": "dpo", "loss": "ipo"}, "method": {"kind": "full"}},
     "dpo of a prompt": {"objective": {"kind": "dpo"}, "method": {"kind": "prompt", "tokens": 4}},
+    "orpo": {"objective": {"kind": "orpo"}},
     "simpo": {"objective": {"kind": "simpo"}},
+    "dpo of an adapter": {"objective": {"kind": "dpo"}, "method": {"kind": "continue"}},
     "distill": {"objective": {"kind": "distill", "teacher": "teacher"}},
 }
 

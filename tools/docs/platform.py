@@ -106,6 +106,17 @@ ROUTES: dict[str, Documented] = {
         {**_MODEL, "query": "Hi", "documents": ["Hello", "Bye"]},
         {"model": "Y S N N", "query": "Y Y N N", "documents": "Y Y N N", "top_n": "Y Y N N", "return_documents": "S S N N", "method": "N N N N"},
     ),
+    "POST /v1/classify": Documented(
+        "dialoop.serve.scoring:ClassifyBody",
+        {
+            "model": ({"model": "intents"}, {"model": "nobody"}),
+            "input": ({"input": ["Hi", "Bye"]}, {"input": ""}),
+            "words": ({"model": "names", "input": None, "words": ["Paris", "is", "large"]}, {"input": None, "words": []}),
+            "user": ({"user": "u-1"}, {"user": 1}),
+        },
+        {"model": "intents", "input": "Hi"},
+        {"model": "Y N N N", "input": "Y N N N", "words": "N N N N", "user": "Y N N N"},
+    ),
     "POST /v1/embeddings": Documented(
         "dialoop.serve.embeddings:EmbeddingBody",
         {
@@ -248,7 +259,7 @@ ROUTES: dict[str, Documented] = {
             "hyperparameters": ({"hyperparameters": {"learning_rate_multiplier": 0.5}}, {"hyperparameters": {"learning_rate_multiplier": 0}}),
             "metadata": ({"metadata": _MEMBERS}, {"metadata": _LONG}),
             "integrations": ({"integrations": []}, {"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}),
-            "dialoop": ({"dialoop": {"method": {"kind": "lora", "rank": 8}}}, {"dialoop": {"method": {"kind": "lora", "rnk": 8}}}),
+            "dialoop": ({"dialoop": {"kind": "classify", "method": {"kind": "lora", "rank": 8}}}, {"dialoop": {"method": {"kind": "lora", "rnk": 8}}}),
         },
         {**_MODEL, "training_file": "file-rows"},
     ),

@@ -19,6 +19,7 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Classifiable,
     Classification,
     Classify,
     Complete,
@@ -196,7 +197,7 @@ class RoutedEngine:
                 return await engine.score(model, history, answers)
         raise UnsupportedError("no engine here tells the probabilities of answers with this model")
 
-    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification:
         """By the first engine that classifies."""
         for engine in await self._serving(model):
             if isinstance(engine, Classify):

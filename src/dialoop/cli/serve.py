@@ -156,7 +156,7 @@ def greeting(url: str, served: tuple[Served, ...], keyed: bool) -> str:
     body: dict[str, object] = {"model": served[0].name}
     if served[0].kind == "encoder":
         route, body["input"] = "embeddings", "Hello!"
-    elif served[0].kind == "classifier":
+    elif served[0].kind in ("classifier", "tagger"):
         route, body["input"] = "classify", "Hello!"
     elif served[0].kind == "scorer":
         route, body["query"], body["documents"] = "rerank", "Hello!", ["Hi!", "No."]

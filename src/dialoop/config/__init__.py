@@ -10,6 +10,7 @@ from dialoop.config.methods import (
     BasePrecision,
     BitFitMethod,
     BottleneckMethod,
+    ContinueMethod,
     FreezeMethod,
     FullMethod,
     IA3Method,
@@ -57,8 +58,9 @@ from dialoop.config.tracking import Service, TrackingSettings
 
 __all__ = [
     "AddingMethod", "ArchitectureSettings", "BasePrecision", "BitFitMethod", "BottleneckMethod", "Choice",
-    "CleanSettings", "CleanStep", "CostRule", "DataFormat", "DataSettings", "DistillObjective",
-    "DpoObjective", "EvalSettings", "FloatRange", "FreezeMethod", "FullMethod", "GainRule", "GatePolicy",
+    "CleanSettings", "CleanStep", "ContinueMethod", "CostRule", "DataFormat", "DataSettings",
+    "DistillObjective", "DpoObjective", "EvalSettings", "FloatRange", "FreezeMethod", "FullMethod",
+    "GainRule", "GatePolicy",
     "IA3Method", "IntRange", "KeepRule", "LoraMethod", "MaskKind", "MethodSettings", "MixSettings",
     "ObjectiveSettings", "OptimSettings", "OrpoObjective", "PTuningV2Method", "Placement",
     "PreferenceObjective", "PrefixMethod", "PretrainRecipe", "PromptInit", "PromptMethod", "Recipe",

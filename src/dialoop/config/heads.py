@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from dialoop.config.methods import FullMethod, MethodSettings
+from dialoop.config.methods import ContinueMethod, FullMethod, MethodSettings
 from dialoop.config.recipes import CleanSettings, CleanStep, OptimSettings, SplitSettings
 from dialoop.config.settings import Settings
 from dialoop.config.shared import HoldingBack, LoopSettings, MadeFromAnother
@@ -77,6 +77,16 @@ class _HeadRecipe(MadeFromAnother):
     """For how long."""
     regularisation: HeadRegularisationSettings = HeadRegularisationSettings()
     """What holds it back."""
+
+    @field_validator("method")
+    @classmethod
+    def _writes_a_whole_model(cls, method: MethodSettings) -> MethodSettings:
+        if isinstance(method, ContinueMethod):
+            raise ValueError(
+                "continue writes an adapter, and a head is written with all that it stands on: take full or "
+                "lora, which begin at the adapter as it is"
+            )
+        return method
 
 
 class ClassifyRecipe(_HeadRecipe):

@@ -139,8 +139,23 @@ class PTuningV2Method(_FrozenBase):
     """Virtual tokens; each takes a place of the context."""
 
 
+class ContinueMethod(_FrozenBase):
+    """The adapter that the recipe's base is, trained on in its own shape; what is written takes its place on
+    the model below it."""
+
+    kind: Literal["continue"] = "continue"
+    """Names the method."""
+
+
 AddingMethod = (
-    LoraMethod | IA3Method | BottleneckMethod | BitFitMethod | PromptMethod | PrefixMethod | PTuningV2Method
+    LoraMethod
+    | IA3Method
+    | BottleneckMethod
+    | BitFitMethod
+    | PromptMethod
+    | PrefixMethod
+    | PTuningV2Method
+    | ContinueMethod
 )
 """Methods that leave the base's matrices as they are."""
 MethodSettings = Annotated[AddingMethod | FullMethod | FreezeMethod, Field(discriminator="kind")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -133,6 +133,8 @@ class TrainSettings(LoopSettings):
     """Which tokens are learnt: every assistant turn, the last one, or all."""
     validations: int = Field(0, ge=0)
     """Validations, evenly over the run; 0 = as `eval_every` says."""
+    parallel: Literal["replicate", "shard"] = "replicate"
+    """How several processes hold the model: each all of it, or (FSDP2) a part of every layer."""
 
 
 class RegularisationSettings(HoldingBack):
@@ -187,6 +189,17 @@ class TuneRecipe(MadeFromAnother):
     """What `dialoop search` varies; tuning itself takes no notice."""
     tracking: TrackingSettings = TrackingSettings()
     """Where the course of training is told besides the run directory and the store."""
+
+    @model_validator(mode="after")
+    def _can_be_shared_out(self) -> Self:
+        """Passes that only some processes make, or keys from outside a layer, leave the others waiting."""
+        soft = self.method.kind in ("prompt", "prefix", "p-tuning-v2", "continue")
+        if self.train.parallel == "shard" and (soft or self.objective.kind != "sft"):
+            raise ValueError(
+                'train.parallel = "shard" goes with the objective sft and methods that change layers, not '
+                f'with {self.objective.kind} and {self.method.kind}: take "replicate"'
+            )
+        return self
 
     @field_validator("regularisation")
     @classmethod

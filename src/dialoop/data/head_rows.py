@@ -38,10 +38,10 @@ class Shape(Generic[T]):
 
 
 def _read_labelled(source: str, columns: Columns, on_reject: OnReject) -> Iterator[Conversation]:
-    return _carried(source, columns, on_reject, _labelled)
+    return _carried(source, columns, on_reject, labelled_row)
 
 
-def _labelled(row: Mapping[str, Any], columns: Columns) -> Conversation:
+def labelled_row(row: Mapping[str, Any], columns: Columns) -> Conversation:
     """A row of text and label, or a dialogue with its label in the metadata: its first user turn counts."""
     metadata = _metadata(row)
     if isinstance(row.get("messages"), list) and "text" not in columns:
@@ -64,7 +64,7 @@ def _labels(carrier: Conversation) -> tuple[Labelled, ...]:
 
 def _read_tagged(source: str, columns: Columns, on_reject: OnReject) -> Iterator[Conversation]:
     """All tags of a source are in one scheme, which they tell together."""
-    carriers = list(_carried(source, columns, on_reject, _tagged))
+    carriers = list(_carried(source, columns, on_reject, tagged_row))
     scheme = scheme_of(carrier.metadata["tags"] for carrier in carriers)
     for number, carrier in enumerate(carriers, 1):
         try:
@@ -75,7 +75,8 @@ def _read_tagged(source: str, columns: Columns, on_reject: OnReject) -> Iterator
         yield replace(carrier, metadata={**carrier.metadata, "tags": tags})
 
 
-def _tagged(row: Mapping[str, Any], columns: Columns) -> Conversation:
+def tagged_row(row: Mapping[str, Any], columns: Columns) -> Conversation:
+    """A row of tokens and their tags, in any scheme."""
     tokens = _field(row, "tokens", columns, TOKEN_NAMES)
     tags = _field(row, "tags", columns, TAG_NAMES)
     if not (_are_texts(tokens) and _are_texts(tags) and len(tokens) == len(tags)):
@@ -92,11 +93,12 @@ def _tags(carrier: Conversation) -> tuple[Tagged, ...]:
 def _read_pairs(source: str, columns: Columns, on_reject: OnReject) -> Iterator[Conversation]:
     """Dialogues, or rows that say of one answer whether it fits."""
     if "fits" in columns:
-        return _carried(source, columns, on_reject, _pair)
+        return _carried(source, columns, on_reject, pair_row)
     return conversations(read_source(source, on_reject=on_reject), on_reject, source)
 
 
-def _pair(row: Mapping[str, Any], columns: Columns) -> Conversation:
+def pair_row(row: Mapping[str, Any], columns: Columns) -> Conversation:
+    """A row of a history, an answer and whether it fits."""
     history = _field(row, "history", columns, HISTORY_NAMES)
     answer, fits = _field(row, "answer", columns, ANSWER_NAMES), _field(row, "fits", columns, ("fits",))
     if not isinstance(answer, str) or str(fits).lower() not in ("0", "1", "true", "false"):

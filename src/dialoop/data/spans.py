@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from dialoop.errors import DataError, echo
@@ -68,3 +69,24 @@ def repaired(tags: Sequence[str]) -> tuple[str, ...]:
         begun = bool(made) and made[-1][2:] == kind and made[-1] != "O"
         made.append(f"B-{kind}" if tag.startswith("I-") and not begun else tag)
     return tuple(made)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Span:
+    """Tokens `start` to `stop` of the kind `label`."""
+
+    start: int
+    stop: int
+    label: str
+
+
+def spans(tags: Sequence[str]) -> frozenset[Span]:
+    """The spans of a sequence of `B-x`, `I-x` and `O`; an `I-x` that follows no `x` belongs to none."""
+    found, start, label = [], 0, ""
+    for place, tag in enumerate([*tags, "O"]):
+        if label and tag != f"I-{label}":
+            found.append(Span(start, place, label))
+            label = ""
+        if tag.startswith("B-"):
+            start, label = place, tag[2:]
+    return frozenset(found)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dialoop.chat.wire import conversation_from_openai
 from dialoop.config import DataFormat
+from dialoop.data.head_rows import labelled_row, pair_row, tagged_row
 from dialoop.data.json_rows import parse
 from dialoop.data.shapes import EXAMPLES, items_of, shape_of
 from dialoop.data.text_io import MAX_ROW_BYTES
@@ -17,6 +18,17 @@ from dialoop.types import Conversation
 
 BOM = b"\xef\xbb\xbf"
 _PAUSE_ROWS = 64
+Carry = Callable[[Mapping[str, Any], Mapping[str, str]], Conversation]
+FOR_HEADS: Mapping[str, tuple[frozenset[str], str, Carry]] = {
+    "labelled": (frozenset({"text", "label"}), '{"text": "...", "label": "..."}', labelled_row),
+    "tagged": (frozenset({"tokens", "tags"}), '{"tokens": ["..."], "tags": ["O"]}', tagged_row),
+    "fits": (
+        frozenset({"history", "answer", "fits"}),
+        '{"history": "...", "answer": "...", "fits": true}',
+        pair_row,
+    ),
+}
+"""The forms of rows that heads learn from: their keys, an example, and what reads one."""
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -55,14 +67,15 @@ def _object(text: str, number: int) -> dict[str, Any]:
 def check_training_file(path: Path) -> int:
     """The number of rows. Raises DataError with the first line that cannot be learnt from.
 
-    All rows have the form of the first: OpenAI's for conversations or preferences, or another of ours.
+    All rows have the form of the first: OpenAI's for conversations or preferences, another of ours, or one
+    that a head learns from.
     """
     rows, form = 0, None
     for number, row in json_objects(path):
-        shape = shape_of(row)
+        shape = _form(row)
         form = form or shape
         if shape is None or shape != form or shape == "text":
-            raise DataError(f"line {number}: {_unlike(shape, form)}: expected {EXAMPLES[_wanted(form)]}")
+            raise DataError(f"line {number}: {_unlike(shape, form)}: expected {_example(form)}")
         try:
             _check(row, shape)
         except DataError as error:
@@ -73,18 +86,31 @@ def check_training_file(path: Path) -> int:
     return rows
 
 
-def _wanted(form: DataFormat | None) -> DataFormat:
-    return "openai" if form in (None, "text") else form
+def _form(row: dict[str, Any]) -> str | None:
+    """What the keys of a row tell."""
+    for form, (keys, _, _) in FOR_HEADS.items():
+        if keys <= row.keys():
+            return form
+    return shape_of(row)
 
 
-def _unlike(shape: DataFormat | None, form: DataFormat | None) -> str:
+def _example(form: str | None) -> str:
+    if form is not None and form in FOR_HEADS:
+        return FOR_HEADS[form][1]
+    return next((text for name, text in EXAMPLES.items() if name == form != "text"), EXAMPLES["openai"])
+
+
+def _unlike(shape: str | None, form: str | None) -> str:
     if shape is None or shape == "text":
         return "no conversation and no preference"
     return f"looks like {shape}, the rows before it like {form}"
 
 
-def _check(row: dict[str, Any], shape: DataFormat) -> None:
+def _check(row: dict[str, Any], shape: str) -> None:
+    if shape in FOR_HEADS:
+        FOR_HEADS[shape][2](row, {})
+        return
     strict = shape == "openai" and "messages" in row
-    for item in [conversation_from_openai(row)] if strict else items_of(row, shape, {}):
+    for item in [conversation_from_openai(row)] if strict else items_of(row, cast(DataFormat, shape), {}):
         if isinstance(item, Conversation) and item.answer_index is None:
             raise DataError("no assistant message to learn from: add one")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from dialoop.chat.render import Rendered
-from dialoop.engine.classify import HeadRunning, Scores
+from dialoop.engine.classify import HeadRunning, Scores, Tags
 from dialoop.engine.embed import EncoderRunning, Vectors
 from dialoop.engine.reader import Wanted
 from dialoop.engine.running import Running
@@ -98,6 +98,18 @@ class ClassifyJob(SideJob[Scores]):
     def begin(self, running: HeadRunning, /) -> Generator[None, None, Scores]:
         """The logits of each text."""
         return running.classify(self.texts)
+
+
+@dataclass(eq=False)
+class TagJob(SideJob[Tags]):
+    """Sentences, as token ids, and the places where their words begin."""
+
+    texts: Sequence[Sequence[int]]
+    places: Sequence[Sequence[int]]
+
+    def begin(self, running: HeadRunning, /) -> Generator[None, None, Tags]:
+        """The tags of each sentence."""
+        return running.tag(self.texts, self.places)
 
 
 class Beside:

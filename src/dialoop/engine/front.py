@@ -23,7 +23,15 @@ from dialoop.engine.asking import (
     prompt_of,
 )
 from dialoop.engine.detokenize import Vocabulary, bytes_of
-from dialoop.engine.heads import classified, fitting_ids, log_sigmoid
+from dialoop.engine.heads import (
+    classified,
+    fitting_ids,
+    log_sigmoid,
+    tagged,
+    whole_texts,
+    word_ids,
+    words_of,
+)
 from dialoop.engine.reader import Reader, Text
 from dialoop.engine.roster import ONLY, AnyKnown, Known, KnownEncoder, KnownHead, Roster
 from dialoop.engine.wire import (
@@ -38,12 +46,14 @@ from dialoop.engine.wire import (
     PromptRead,
     Said,
     Scoring,
+    Tagging,
     Unloading,
     Work,
 )
 from dialoop.errors import OverloadedError, UnsupportedError, echo
 from dialoop.types import (
     ChatRequest,
+    Classifiable,
     Classification,
     CompleteRequest,
     Conversation,
@@ -201,14 +211,28 @@ class Front:
                 Scored((log_sigmoid(each[0]),), len(row)) for each, row in zip(logits, ids, strict=True)
             )
 
-    async def classify(self, model: str, texts: Sequence[Text]) -> Classification:
-        """The classes of each text. Raises as `embed`, and UnsupportedError for a model without a head."""
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification:
+        """The classes of each text, or the tags of its words.
+
+        Raises as `embed`, and UnsupportedError for a model without a head.
+        """
         known = self._roster.head(model)
         with self._place():
-            ids = await asyncio.to_thread(known.reader.ids, texts)
+            if known.opened.served.kind == "tagger":
+                return await self._tagged(model, known, texts)
+            ids = await asyncio.to_thread(known.reader.ids, whole_texts(texts))
             logits = await self._logits(model, known, ids)
             rows = tuple(classified(each, known.labels) for each in logits)
             return Classification(rows, sum(map(len, ids)), tuple(known.labels))
+
+    async def _tagged(self, model: str, known: KnownHead, texts: Sequence[Classifiable]) -> Classification:
+        sentences = await asyncio.to_thread(words_of, texts)
+        ids, places = await asyncio.to_thread(word_ids, sentences, known.reader)
+        now = self._roster.now(model, known)
+        with self._asked(Tagging(now.model, ids, places, now.adapter)) as events:
+            found = await _next(events)
+            tags = (tagged(*each, known.labels) for each in zip(sentences, found, strict=True))
+            return Classification((), sum(map(len, ids)), tuple(known.labels), tuple(tags))
 
     async def _logits(self, model: str, known: KnownHead, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         now = self._roster.now(model, known)

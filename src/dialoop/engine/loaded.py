@@ -17,9 +17,10 @@ from dialoop.engine.roster import Known, KnownEncoder, KnownHead
 from dialoop.engine.wire import Opened
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
+from dialoop.models.crf import Crf
 from dialoop.models.encoder import is_encoder, load_encoder, positions_of
 from dialoop.models.head_config import head_kind, kind_of, labels_of
-from dialoop.models.heads import Headed, load_headed
+from dialoop.models.heads import Headed, load_crf, load_headed
 from dialoop.models.load import default_device, load_model, stored_dtype
 from dialoop.models.opening import opening_ids
 from dialoop.types import ModelRef, Precision, Served
@@ -83,13 +84,14 @@ class LoadedEncoder:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedHead:
-    """A model with a head in memory: it classifies, or scores how well answers fit."""
+    """A model with a head in memory: it classifies, scores how well answers fit, or tags words."""
 
     served: Served
     headed: Headed
     reader: Reader
     labels: tuple[str, ...]
     folder: Path
+    crf: Crf | None = None
 
     @property
     def model(self) -> torch.nn.Module:
@@ -148,11 +150,9 @@ def open_encoder(ref: ModelRef, *, context: int | None = None) -> LoadedEncoder:
 
 
 def open_head(ref: ModelRef, *, context: int | None = None) -> LoadedHead:
-    """Load a model with a head over texts; context as for `open_model`. Raises ModelError for others."""
-    if ref.adapter is not None or head_kind(ref.base) != "sequence":
-        raise ModelError(
-            f"{ref.base}: tags words or carries an adapter, and only heads over texts are served"
-        )
+    """Load a model with a head; context as for `open_model`. Raises ModelError for others."""
+    if ref.adapter is not None:
+        raise ModelError(f"{ref.adapter}: lies on a model with a head, which takes none: merge it first")
     model = load_headed(ref.base, dtype=torch.float32 if default_device() == "cpu" else None)
     longest = positions_of(model) if is_encoder(ref.base) else context_of(model)
     longest -= len(opening_ids(model))
@@ -160,7 +160,7 @@ def open_head(ref: ModelRef, *, context: int | None = None) -> LoadedHead:
     size = int(config.get_text_config().hidden_size)
     reader, labels = Reader.load(ref.base, min(context or longest, longest), size), labels_of(ref.base)
     served = Served(ref.name, int(time.time()), reader.context, kind=kind_of(ref.base))
-    return LoadedHead(served, Headed(model, ref.base), reader, labels, ref.base)
+    return LoadedHead(served, Headed(model, ref.base), reader, labels, ref.base, load_crf(ref.base))
 
 
 def open_models(

@@ -8,7 +8,7 @@ from threading import Thread
 from typing import Any, Unpack
 
 from dialoop.chat.render import Rendered
-from dialoop.engine.beside import ClassifyJob, EmbedJob, PromptJob, ScoreJob, SideJob
+from dialoop.engine.beside import ClassifyJob, EmbedJob, PromptJob, ScoreJob, SideJob, TagJob
 from dialoop.engine.best import Best
 from dialoop.engine.classify import HeadRunning
 from dialoop.engine.constrain import Grammars
@@ -27,12 +27,15 @@ from dialoop.engine.wire import (
     Looking,
     Scoring,
     Shelved,
+    Tagging,
     Unloading,
     Work,
 )
 from dialoop.engine.worker import Job, Worker
 from dialoop.types import Occupancy
 
+Computed = Answering | Scoring | Embedding | Classifying | Tagging
+"""What models compute."""
 COMPILING = 4
 """Requests whose grammars are made ready side by side."""
 
@@ -94,7 +97,7 @@ class LocalCore:
                 speculate=speculate, compiled=compiled,
             )
             if isinstance(loaded, LoadedModel)
-            else HeadRunning(loaded.headed, step_tokens=step_tokens)
+            else HeadRunning(loaded.headed, step_tokens=step_tokens, crf=loaded.crf)
             if isinstance(loaded, LoadedHead)
             else EncoderRunning(loaded.model, step_tokens=step_tokens)
             for key, loaded in each.items()
@@ -140,16 +143,14 @@ class LocalCore:
         named = {lane: name for name, lane in reversed(self._lane.items())}
         return tuple(self._worker.occupancy(lane, name) for lane, name in named.items())
 
-    def _begin(self, number: int, work: Answering | Scoring | Embedding | Classifying) -> None:
+    def _begin(self, number: int, work: Computed) -> None:
         try:
             self._worker.submit(self._lane[work.model], *self._jobs(number, work))
         except Exception as error:
             self._wanted.discard(number)
             self._deliver([(number, error)])
 
-    def _jobs(
-        self, number: int, work: Answering | Scoring | Embedding | Classifying
-    ) -> list[Job | SideJob[Any]]:
+    def _jobs(self, number: int, work: Computed) -> list[Job | SideJob[Any]]:
         if isinstance(work, Scoring):
             opening = self._decoders[work.model].opening
             return [ScoreJob(number, work.adapter, [_opened(row, opening) for row in work.rows])]
@@ -157,6 +158,8 @@ class LocalCore:
             return [EmbedJob(number, work.adapter, work.texts, work.wanted)]
         if isinstance(work, Classifying):
             return [ClassifyJob(number, work.adapter, work.texts)]
+        if isinstance(work, Tagging):
+            return [TagJob(number, work.adapter, work.texts, work.places)]
         sampling = work.sampling
         jobs: list[Job | SideJob[Any]] = []
         if sampling.prompt_logprobs is not None:

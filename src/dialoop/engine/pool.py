@@ -20,6 +20,7 @@ from dialoop.errors import (
 )
 from dialoop.types import (
     ChatRequest,
+    Classifiable,
     Classification,
     Classify,
     Complete,
@@ -155,7 +156,7 @@ class Pool:
                 raise _unable("embeds no texts")
             return await host.embed(model, texts, normalize=normalize, dimensions=dimensions)
 
-    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification:
         """As the engine inside."""
         async with self._host(model) as host:
             if not isinstance(host, Classify):

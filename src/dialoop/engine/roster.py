@@ -44,6 +44,7 @@ ONLY = {
     "encoder": "an encoder, which embeds and answers nothing",
     "classifier": "a classifier, which tells classes and answers nothing",
     "scorer": "a scorer, which tells how well answers fit and gives none",
+    "tagger": "a tagger, which tells the tags of words and answers nothing",
 }
 """By the kind of a model that does not answer."""
 

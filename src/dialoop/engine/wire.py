@@ -104,6 +104,19 @@ class Classifying:
 
 
 @dataclass(frozen=True, slots=True)
+class Tagging:
+    """Sentences as token ids, to a model that tags words. places: of the tokens that carry the tags.
+
+    Its event: of each sentence the numbers of its tags, and their probabilities.
+    """
+
+    model: str
+    texts: Sequence[Sequence[int]]
+    places: Sequence[Sequence[int]]
+    adapter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """An adapter, to be known by a key that no other ever has, nor another version. Its event: `Shelved`."""
 
@@ -126,7 +139,7 @@ class Looking:
     """How busy are the models? Answered at once, beside the steps. Its event: an `Occupancy` a model."""
 
 
-Work = Answering | Scoring | Embedding | Classifying | Loading | Unloading | Looking
+Work = Answering | Scoring | Embedding | Classifying | Tagging | Loading | Unloading | Looking
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,33 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from dialoop.data.spans import spans
 from dialoop.errors import EvalError
 from dialoop.evals.metrics import Metric, Stats, same_length
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Span:
-    """Tokens `start` to `stop` of the kind `label`."""
-
-    start: int
-    stop: int
-    label: str
-
-
-def spans(tags: Sequence[str]) -> frozenset[Span]:
-    """The spans of a sequence of `B-x`, `I-x` and `O`; an `I-x` that follows no `x` belongs to none."""
-    found, start, label = [], 0, ""
-    for place, tag in enumerate([*tags, "O"]):
-        if label and tag != f"I-{label}":
-            found.append(Span(start, place, label))
-            label = ""
-        if tag.startswith("B-"):
-            start, label = place, tag[2:]
-    return frozenset(found)
 
 
 def span_f1() -> Metric:

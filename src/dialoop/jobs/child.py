@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dialoop.errors import DialoopError
-from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory
+from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory, as_read
 
 if TYPE_CHECKING:
     from dialoop.train.fit import Rows
+    from dialoop.train.heads import Taught
     from dialoop.train.loop import Progress
     from dialoop.train.pairs import PairRows
-    from dialoop.types import Conversation, Preference
+    from dialoop.train.tune import Tuned
+    from dialoop.types import ModelRef
 
 NICENESS = 10
 """Answers come first: training takes the time that they leave."""
@@ -54,43 +56,69 @@ def main(folder: Path) -> int:
 
 
 def _train(run: RunDirectory) -> int:
-    from dialoop.config import AddingMethod, TuneRecipe
+    from dialoop.config import TuneRecipe
+    from dialoop.config.kinds import tuned_recipe
     from dialoop.jobs.training_file import read_training_file
-    from dialoop.train.tune import tune
-    from dialoop.types import ModelRef
 
     order = run.ordered
-    recipe = TuneRecipe.model_validate(order["recipe"])
-    name, base, adapter = order["base"]
-    ref = ModelRef(name, Path(base), Path(adapter) if adapter else None)
+    recipe = tuned_recipe(order["recipe"])
+    rows, valid = (
+        read_training_file(run.path / file, file, order["method"], recipe.kind) if file else ()
+        for file in (order["training_file"], order["validation_file"])
+    )
+    work = _tune if isinstance(recipe, TuneRecipe) else _teach
+    result = work(run, recipe, as_read(order["base"]), rows, valid)
+    if result is None:
+        return INTERRUPTED
+    run.end({"status": "succeeded", **result})
+    return 0
 
-    def rows(which: str) -> tuple[Conversation, ...] | tuple[Preference, ...]:
-        file = order[which]
-        return read_training_file(run.path / file, file, order["method"]) if file else ()
+
+def _tune(run: RunDirectory, recipe: Any, base: ModelRef, rows: Any, valid: Any) -> dict[str, Any] | None:
+    """How it went; None where it was told to leave."""
+    from dialoop.config import AddingMethod
+    from dialoop.train.tune import tune
 
     def on_epoch(progress: Progress, made: Path) -> None:
         run.tell("checkpoint", folder=made.name, **asdict(progress))
 
+    teacher = run.ordered.get("teacher")
     tuned = tune(
-        recipe, ref, rows("training_file"), rows("validation_file"), run.path,
+        recipe, base, rows, valid, run.path, teacher=as_read(teacher) if teacher else None,
         on_rows=lambda fitted: _tell_rows(run, fitted, recipe.train.max_length),
         on_progress=lambda progress: run.tell("progress", **asdict(progress)),
         on_epoch=on_epoch if isinstance(recipe.method, AddingMethod) else None,
     )  # fmt: skip
     if tuned.artefact is None:
-        return INTERRUPTED
-    adapter_made = tuned.artefact.adapter is not None
-    run.end(
-        {"status": "succeeded", "tokens": tuned.result.tokens, "adapter": adapter_made, **_quality(tuned)}
-    )
-    return 0
+        return None
+    return {"adapter": tuned.artefact.adapter is not None, **_quality(tuned)}
 
 
-def _quality(tuned: Any) -> dict[str, Any]:
-    result = tuned.result
+def _teach(run: RunDirectory, recipe: Any, base: ModelRef, rows: Any, valid: Any) -> dict[str, Any] | None:
+    """The same for a head, whose rows were told with it."""
+    from dialoop.train.heads import teach
+
+    def told(progress: Progress) -> None:
+        run.tell("progress", **asdict(progress))
+
+    run.tell("message", message=f"Training on {len(rows)} rows", data={"rows": len(rows)})
+    taught = teach(recipe, base, rows, valid, run.path, on_progress=told)
+    if taught.artefact is None:
+        return None
+    if taught.cut:
+        run.tell(
+            "message", level="warn", data={"cut": taught.cut},
+            message=f"{taught.cut} rows are longer than {recipe.train.max_length} tokens and were cut: raise "
+            f"train.max_length",
+        )  # fmt: skip
+    return {"adapter": False, "classes": list(taught.labels), **_quality(taught)}
+
+
+def _quality(made: Tuned | Taught) -> dict[str, Any]:
+    result = made.result
     return {
-        "step": result.step, "best_step": result.best_step, "best_loss": result.best_loss,
-        "trained_weights": tuned.trained, "weights": tuned.weights,
+        "tokens": result.tokens, "step": result.step, "best_step": result.best_step,
+        "best_loss": result.best_loss, "trained_weights": made.trained, "weights": made.weights,
     }  # fmt: skip
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import csv
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dialoop.config import TuneRecipe
+from dialoop.config.kinds import TunedRecipe, tuned_recipe
 from dialoop.errors import StoreError
 from dialoop.jobs.asked import names_of
+from dialoop.jobs.registering import register
 from dialoop.jobs.run_directory import RunDirectory
 from dialoop.store.fine_tuning import Job, NewEvent
 from dialoop.store.identity import now_micros
@@ -22,13 +23,15 @@ from dialoop.store.registry import Store
 
 KEPT = 3
 """Checkpoints of a job that stay, the last model among them, as at OpenAI."""
-COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
-"""Of OpenAI's result files."""
-PREFERENCE_COLUMNS = (
-    "step", "train_loss", "train_preference_accuracy", "train_reward_margin",
-    "valid_loss", "valid_preference_accuracy", "valid_reward_margin",
-)  # fmt: skip
-"""Of those of `dpo`, for which OpenAI names none."""
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "supervised": ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"),
+    "dpo": (
+        "step", "train_loss", "train_preference_accuracy", "train_reward_margin",
+        "valid_loss", "valid_preference_accuracy", "valid_reward_margin",
+    ),
+    "head": ("step", "train_loss", "train_accuracy", "valid_loss", "valid_accuracy"),
+}  # fmt: skip
+"""Of result files: OpenAI's, and ours where it names none."""
 
 
 class Offer(Protocol):
@@ -69,7 +72,7 @@ class Harvest:
 
         May be done again after a fall: what was done before is kept.
         """
-        recipe = TuneRecipe.model_validate(job.recipe)
+        recipe = tuned_recipe(job.recipe or {})
         name, alias = names_of(job, self.organization)
         steps = self.run.steps()
         made = self._register(job, recipe, name, alias, self.run.path / "artefact", result)
@@ -97,7 +100,7 @@ class Harvest:
         name, alias = names_of(job, self.organization)
         step = event["step"]
         alias = f"{alias}:ckpt-step-{step}"
-        recipe = TuneRecipe.model_validate(job.recipe)
+        recipe = tuned_recipe(job.recipe or {})
         made = self._register(job, recipe, f"{name}-step-{step}", alias, folder, {})
         self.offered.offer(job.project_id, made)
         self.store.jobs.add_checkpoint(job.id, step, alias, _metrics(event))
@@ -105,14 +108,14 @@ class Harvest:
         shutil.rmtree(folder)
 
     def _register(
-        self, job: Job, recipe: TuneRecipe, name: str, alias: str, folder: Path, result: Mapping[str, Any]
+        self, job: Job, recipe: TunedRecipe, name: str, alias: str, folder: Path, result: Mapping[str, Any]
     ) -> ModelVersion:
         known = [version for version in self.store.models.list() if version.alias == alias]
         if known:
             return known[0]
-        return self.store.models.register(
-            name, recipe.method.kind, folder, base=job.base, data_hash=job.training_file,
-            recipe=recipe.model_dump(mode="json"), metrics=dict(result), alias=alias,
+        return register(
+            self.store, recipe, name, folder, base=job.base, data_hash=job.training_file,
+            metrics=dict(result), alias=alias,
         )  # fmt: skip
 
     def _forget_old(self, job: Job) -> None:
@@ -130,7 +133,7 @@ class Harvest:
         """The steps as a CSV file of the project."""
         path = self.run.path / "step_metrics.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
-            columns = PREFERENCE_COLUMNS if job.method == "dpo" else COLUMNS
+            columns = COLUMNS[job.method if tuned_recipe(job.recipe or {}).kind == "tune" else "head"]
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(map(_row, steps))
@@ -144,7 +147,7 @@ class Harvest:
 def _row(event: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics of an update, under the names of a result file too."""
     metrics = _metrics(event)
-    return {**metrics, "train_accuracy": metrics.get("train_mean_token_accuracy")}
+    return {"train_accuracy": metrics.get("train_mean_token_accuracy"), **metrics}
 
 
 def _events(heard: Iterable[Mapping[str, Any]], known: int) -> Iterable[NewEvent]:

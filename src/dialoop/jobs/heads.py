@@ -18,6 +18,7 @@ from dialoop.data.head_rows import LABELLED, PAIRED, TAGGED
 from dialoop.errors import DataError
 from dialoop.evals.head_report import HeadReport, write
 from dialoop.jobs.head_judging import judge_classes, judge_pairs, judge_tags
+from dialoop.jobs.registering import register
 from dialoop.jobs.tuning import archive, hardware
 from dialoop.store.registry import ModelVersion, Store
 from dialoop.train.heads import Taught, teach
@@ -112,10 +113,10 @@ def _register(
     report, artefact = finished.report, finished.taught.artefact
     assert report is not None
     assert artefact is not None
-    metrics, settings = report.summary(), recipe.model_dump(mode="json")
-    made = store.models.register(
-        recipe.name, recipe.kind, artefact.base, base=recipe.base, data_hash=dataset.content_hash,
-        recipe=settings, metrics=metrics, run_id=run_id,
+    metrics = report.summary()
+    made = register(
+        store, recipe, recipe.name, artefact.base, base=recipe.base, data_hash=dataset.content_hash,
+        metrics=metrics, run_id=run_id,
     )  # fmt: skip
     folder = archive(finished.folder, made.ref, store.home)
     store.reports.add("before-after", made.ref, metrics, path=folder / "report.md", run_id=run_id)

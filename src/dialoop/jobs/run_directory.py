@@ -12,18 +12,30 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dialoop.store.lease import held
+from dialoop.types import ModelRef
 
 INTERRUPTED = 75
 """Exit code of a process that was told to leave: it goes on from its checkpoint (EX_TEMPFAIL)."""
 BUSY = 76
 """Exit code of a process that found another in its directory."""
+
+
+def as_written(ref: ModelRef) -> list[str | None]:
+    """A model in an order."""
+    return [ref.name, str(ref.base), None if ref.adapter is None else str(ref.adapter)]
+
+
+def as_read(written: Sequence[str]) -> ModelRef:
+    """What `as_written` wrote."""
+    name, base, adapter = written
+    return ModelRef(name, Path(base), Path(adapter) if adapter else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from dialoop.config import TuneRecipe
+from dialoop.config.kinds import TunedRecipe
 from dialoop.errors import DialoopError, StoreError
-from dialoop.jobs.asked import Shape, check, names_of, recipe_of, settle
+from dialoop.jobs.asked import Shape, Wish, check, names_of, recipe_of, settle, teacher_of
 from dialoop.jobs.harvest import Harvest, Offer
 from dialoop.jobs.life import LOG, Life, how
-from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory
+from dialoop.jobs.run_directory import BUSY, INTERRUPTED, RunDirectory, as_written
 from dialoop.jobs.training_file import FEWEST, read_training_file
 from dialoop.store.fine_tuning import OPEN, Job, NewEvent, open_jobs
 from dialoop.store.identity import now_micros
@@ -67,9 +67,11 @@ class JobRunner:
         """A job came or changed: look at once."""
         self._woken.set()
 
-    def check(self, asked: Mapping[str, Any], settings: Mapping[str, Any], base: ModelRef) -> None:
+    def check(
+        self, method: str, asked: Mapping[str, Any], settings: Mapping[str, Any], base: ModelRef
+    ) -> None:
         """Whether a job could run with these. Raises ConfigError that names what it could not."""
-        check(asked, settings, base)
+        check(Wish(method, asked, settings), base)
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -202,15 +204,15 @@ class JobRunner:
         if not place.is_file():
             self._store.of(job.project_id).files.link(file_id, place)
         fewest = FEWEST if param == "training_file" else 1
-        return len(read_training_file(place, file_id, job.method, fewest=fewest))
+        return len(read_training_file(place, file_id, job.method, Wish.of(job).kind, fewest=fewest))
 
-    def _settled(self, job: Job, rows: int) -> tuple[dict[str, Any], TuneRecipe]:
-        ref = self._store.of(job.project_id).models.resolve(job.base)
-        settled = settle(job.hyperparameters, rows, job.settings)
-        name, shape = names_of(job, "")[0], Shape.of(ref.base)
+    def _settled(self, job: Job, rows: int) -> tuple[dict[str, Any], TunedRecipe]:
+        ref, wish = self._store.of(job.project_id).models.resolve(job.base), Wish.of(job)
+        settled = settle(wish, rows)
         return settled, recipe_of(
-            name, job.base, job.training_file, job.seed, settled, job.settings, shape, rows
-        )
+            wish, settled, name=names_of(job, "")[0], base=job.base, source=job.training_file,
+            seed=job.seed, shape=Shape.of(ref), rows=rows,
+        )  # fmt: skip
 
     def _begin(self, job: Job) -> None:
         """Start a process, unless one of an earlier runner is still leaving."""
@@ -229,10 +231,10 @@ class JobRunner:
             self._lives[job.id] = Life(run)
 
     def _order(self, job: Job) -> Mapping[str, Any]:
-        ref = self._store.of(job.project_id).models.resolve(job.base)
+        resolve, teacher = self._store.of(job.project_id).models.resolve, teacher_of(job.recipe or {})
         return {
-            "recipe": job.recipe,
-            "base": [ref.name, str(ref.base), None if ref.adapter is None else str(ref.adapter)],
+            "recipe": job.recipe, "base": as_written(resolve(job.base)),
+            "teacher": None if teacher is None else as_written(resolve(teacher)),
             "method": job.method, "training_file": job.training_file, "validation_file": job.validation_file,
         }  # fmt: skip
 

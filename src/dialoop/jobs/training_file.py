@@ -1,15 +1,17 @@
-"""The conversations or preferences of a training file, and all that keeps a job from learning them, by line.
+"""The rows of a training file, and all that keeps a job from learning them, by line.
 
 What is no JSON or no conversation was refused when the file was uploaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dialoop.data.head_rows import LABELLED, PAIRED, TAGGED, Shape
+from dialoop.data.rejects import Rejected
 from dialoop.data.shapes import items_of, shape_of
 from dialoop.data.training_file import json_objects
 from dialoop.errors import DataError
@@ -22,30 +24,25 @@ SHOWN = 5
 """Problems that an error names."""
 
 
+HEADS: Mapping[str, Shape[Any]] = {"classify": LABELLED, "pair": PAIRED, "tag": TAGGED}
+"""Rows by the kind of recipe that learns them."""
+
+
 def read_training_file(
-    path: Path, name: str, method: str = "supervised", *, fewest: int = 1
-) -> tuple[Conversation, ...] | tuple[Preference, ...]:
-    """The rows, each with its line in its metadata: preferences for the method `dpo`, else conversations.
+    path: Path, name: str, method: str = "supervised", kind: str = "tune", *, fewest: int = 1
+) -> tuple[Any, ...]:
+    """The rows, each with its line in its metadata: preferences for the method `dpo`, else conversations;
+    for a head what its kind learns.
 
     name: what clients call the file.
 
     Raises DataError that names the first lines at fault and counts all, or where there are too few rows.
     """
-    if method == "dpo":
-        return _read(path, name, _preferences, fewest)
-    return _read(path, name, _conversations, fewest)
-
-
-def _read(
-    path: Path, name: str, items: Callable[[dict[str, Any]], Iterator[Item]], fewest: int
-) -> tuple[Item, ...]:
-    rows: list[Item] = []
     problems: list[str] = []
-    for line, value in json_objects(path):
-        try:
-            rows += [_placed(found, name, line) for found in items(value)]
-        except DataError as error:
-            problems.append(f"line {line}: {error}")
+    if kind != "tune":
+        rows = _read_for_head(path, HEADS[kind], problems)
+    else:
+        rows = _read(path, name, _preferences if method == "dpo" else _conversations, problems)
     if problems:
         raise DataError(
             f"{name}: {len(problems)} rows cannot be used: {'; '.join(_shown(problems))}: mend or remove "
@@ -54,6 +51,30 @@ def _read(
     if len(rows) < fewest:
         raise DataError(f"{name} has {len(rows)} rows, expected {fewest} or more: add rows")
     return tuple(rows)
+
+
+def _read(
+    path: Path, name: str, items: Callable[[dict[str, Any]], Iterator[Item]], problems: list[str]
+) -> list[Item]:
+    rows: list[Item] = []
+    for line, value in json_objects(path):
+        try:
+            rows += [_placed(found, name, line) for found in items(value)]
+        except DataError as error:
+            problems.append(f"line {line}: {error}")
+    return rows
+
+
+def _read_for_head(path: Path, shape: Shape[Any], problems: list[str]) -> list[Any]:
+    """A file whose first row says of an answer whether it fits does so in all."""
+    first: dict[str, Any] = next((value for _, value in json_objects(path)), {})
+    columns = {"fits": "fits"} if "fits" in first else {}
+
+    def reject(row: Rejected) -> None:
+        problems.append(f"line {row.line}: {row.reason}")
+
+    carriers = list(shape.read(f"file:{path}", columns, reject))
+    return [row for carrier in carriers for row in shape.back(carrier)]
 
 
 def _conversations(row: dict[str, Any]) -> Iterator[Conversation]:

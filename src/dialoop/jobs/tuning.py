@@ -28,6 +28,7 @@ from dialoop.evals.written import write
 from dialoop.jobs.curves import stored_curve, write_curves
 from dialoop.jobs.given import Given, given
 from dialoop.jobs.judging import Cases, choose_cases, judge, judge_pairs
+from dialoop.jobs.registering import register
 from dialoop.store.registry import ModelVersion, Store
 from dialoop.train.finders import found
 from dialoop.train.loop import Progress, read_journal
@@ -207,10 +208,10 @@ def _register(
     report, artefact = finished.report, finished.tuned.artefact
     if report is None or artefact is None:
         return finished
-    metrics, settings = summary(report), recipe.model_dump(mode="json")
-    made = store.models.register(
-        recipe.name, recipe.method.kind, artefact.adapter or artefact.base,
-        base=recipe.base, data_hash=dataset.content_hash, recipe=settings, metrics=metrics, run_id=run_id,
+    metrics = summary(report)
+    made = register(
+        store, recipe, recipe.name, artefact.adapter or artefact.base,
+        base=recipe.base, data_hash=dataset.content_hash, metrics=metrics, run_id=run_id,
     )  # fmt: skip
     curve = stored_curve(finished.folder)
     folder = archive(finished.folder, made.ref, store.home)

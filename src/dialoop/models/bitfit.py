@@ -55,6 +55,14 @@ def load_bitfit(model: nn.Module, folder: Path) -> nn.Module:
     return model
 
 
+def continue_bitfit(model: nn.Module, folder: Path, base: ModelRef) -> BitFitModel:
+    """The same, to be trained on."""
+    settings = BitFitMethod(norms=bool(read_settings(folder).get("norms")))
+    attached = BitFit(settings).attach(model, base, seed=0)
+    fill(folder, attached.weights)
+    return attached
+
+
 @dataclass(frozen=True)
 class BitFitModel:
     """A model whose biases (norms: and norms' weights) are trained."""

@@ -122,6 +122,14 @@ def load_bottleneck(model: nn.Module, folder: Path) -> nn.Module:
     return model
 
 
+def continue_bottleneck(model: nn.Module, folder: Path, base: ModelRef) -> BottleneckModel:
+    """The same, to be trained on."""
+    settings = BottleneckMethod.model_validate(read_settings(folder))
+    attached = BottleneckAdapters(settings).attach(model, base, seed=0)
+    fill(folder, attached.weights)
+    return attached
+
+
 @dataclass(frozen=True)
 class BottleneckModel:
     """A base with bottleneck adapters in place."""

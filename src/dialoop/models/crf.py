@@ -42,6 +42,16 @@ class Crf(nn.Module):
         return torch.logsumexp(alpha + self.last, dim=1)
 
     @torch.no_grad()
+    def marginals(self, emissions: Tensor) -> Tensor:
+        """(L, K): P(tag at word | emissions) of one sequence, by forward and backward sums."""
+        alpha, beta = [self.first + emissions[0]], list[Tensor]([self.last])
+        for each in emissions[1:]:
+            alpha.append(torch.logsumexp(alpha[-1][:, None] + self.transitions, dim=0) + each)
+        for each in emissions[1:].flip(0):
+            beta.append(torch.logsumexp(self.transitions + each + beta[-1], dim=1))
+        return (torch.stack(alpha) + torch.stack(beta[::-1])).softmax(-1)
+
+    @torch.no_grad()
     def best(self, emissions: Tensor) -> list[int]:
         """The likeliest tags of one sequence (Viterbi 1967). emissions: (L, K)."""
         score, back = self.first + emissions[0], []

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from logging import ERROR, getLogger
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dialoop.errors import ModelError
 from dialoop.models.load import default_device, default_dtype
+from dialoop.models.pretrained import from_pretrained, refuse_missing
 from dialoop.models.weights import check_weights, read_json
 
 
@@ -37,48 +35,14 @@ def load_encoder(
 ) -> torch.nn.Module:
     """In eval mode, without heads. Raises ModelError where files are missing or damaged."""
     from transformers import AutoModel
-    from transformers.utils import logging
 
     device = device or default_device()
     check_weights(folder)
-    loader: Any = AutoModel
-    progress: Any = logging
-    progress.disable_progress_bar()
-    try:
-        with unreported():
-            model, report = loader.from_pretrained(
-                folder,
-                dtype=dtype or default_dtype(device),
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().partition("\n")[0][:200]
-        raise ModelError(f"{folder}: transformers cannot load it: {first}: check config.json") from error
+    model, missing = from_pretrained(AutoModel, folder, dtype or default_dtype(device))
     # The pooler is a head for classification: hidden states go around it.
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}: copy the model again"
-        )
+    refuse_missing(folder, [name for name in missing if not name.startswith("pooler.")])
     encoder: nn.Module = model.to(device).eval()
     return encoder
-
-
-@contextmanager
-def unreported() -> Iterator[None]:
-    """transformers warns of heads that are left out and of plans that it has not; what may not be missing is
-    checked here.
-    """
-    log = getLogger("transformers")
-    before = log.level
-    log.setLevel(ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
 
 
 def positions_of(model: nn.Module) -> int:

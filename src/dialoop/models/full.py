@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from dialoop.config import FreezeMethod
 from dialoop.errors import ModelError
 from dialoop.models.layers import layers_of
+from dialoop.models.load import refuse_unmergeable
 from dialoop.types import ModelRef
 
 TOKENIZER_FILES = (
@@ -22,6 +23,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "special_tokens_map.json",
 )
+MEND = 'train it on with method = { kind = "continue" }'
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Full:
     """The method `full`."""
 
     def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> WholeModel:
+        refuse_unmergeable(base, MEND)
         for weight in model.parameters():
             weight.requires_grad_(True)
         return WholeModel(model, base)
@@ -41,6 +44,7 @@ class Freeze:
     settings: FreezeMethod
 
     def attach(self, model: nn.Module, base: ModelRef, *, seed: int) -> WholeModel:
+        refuse_unmergeable(base, MEND)
         path, stack = layers_of(model)
         count = self.settings.layers
         if count > len(stack):

@@ -29,6 +29,8 @@ def labels_of(folder: Path) -> tuple[str, ...]:
     return tuple(named.get(i, f"LABEL_{i}") for i in range(count))
 
 
-def kind_of(folder: Path) -> Literal["classifier", "scorer"]:
+def kind_of(folder: Path) -> Literal["classifier", "scorer", "tagger"]:
     """A scorer's head gives one number, of which the logistic function is P(answer fits history)."""
+    if head_kind(folder) == "token":
+        return "tagger"
     return "scorer" if len(labels_of(folder)) == 1 else "classifier"

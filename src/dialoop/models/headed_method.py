@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from dialoop.models.crf import Crf
 from dialoop.models.full import TOKENIZER_FILES
 from dialoop.models.head_config import HeadKind
 from dialoop.models.heads import ADAPTER, new_head, save_crf
-from dialoop.models.load import add_adapter
+from dialoop.models.load import add_adapter, load_model, refuse_unmergeable
 from dialoop.models.method import Attached, method_of
 from dialoop.models.opening import opening_of
 from dialoop.models.quantised import quantise_frozen
@@ -69,7 +69,7 @@ class HeadedModel:
     def _with_tuned_body(self, adapter: Path) -> nn.Module:
         """A fresh copy of the base, in fp32, with what was trained put in, as far as weights can hold it."""
         self.attached.save(adapter)
-        fresh = new_head(self.base.base, self.kind, self.labels, seed=0, dtype=torch.float32, device="cpu")
+        fresh = _over(self.base, self.kind, self.labels, seed=0, dtype=torch.float32, device="cpu")
         held = dict(fresh.named_parameters())
         for name, weight in head_weights(self.model).items():
             held[name].copy_(weight)
@@ -96,16 +96,32 @@ def attach_head(
 
     Raises ModelError.
     """
-    whole = new_head(base.base, kind, labels, seed=seed, dropout=dropout, dtype=dtype)
+    whole = _over(base, kind, labels, seed=seed, dropout=dropout, dtype=dtype)
     with pooler_aside(whole):
         body: Any = whole.base_model
-        attached = method_of(settings).attach(body, base, seed=seed)
+        attached = method_of(settings).attach(body, replace(base, adapter=None), seed=seed)
         if not isinstance(settings, FullMethod | FreezeMethod):
             quantise_frozen(attached.model, settings.base_precision, attached.weights.values())
     for weight in head_weights(whole).values():
         weight.requires_grad_(True)
     chain = Crf(len(labels)).to(next(whole.parameters()).device) if crf else None
     return HeadedModel(whole, attached, base, kind, tuple(labels), settings, chain)
+
+
+def _over(
+    base: ModelRef, kind: HeadKind, labels: Sequence[str], *,
+    seed: int, dropout: float | None = None, **where: Any,
+) -> nn.Module:  # fmt: skip
+    """The base, its adapter folded in where it has one, with a new head.
+
+    dropout: as for `new_head`; where: as for `load_model`.
+    """
+    whole: Any = new_head(base.base, kind, labels, seed=seed, dropout=dropout, **where)
+    if base.adapter is not None:
+        refuse_unmergeable(base, "train the head on the model below it")
+        tuned: Any = load_model(base, merge=True, **where)
+        whole.base_model.load_state_dict(tuned.base_model.state_dict())
+    return whole  # type: ignore[no-any-return]
 
 
 def head_weights(whole: nn.Module) -> dict[str, Parameter]:

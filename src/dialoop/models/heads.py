@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from dialoop.chat.plain import TextTokenizer
 from dialoop.errors import ModelError, echo
 from dialoop.models.crf import Crf
-from dialoop.models.encoder import is_encoder, padded, unreported
+from dialoop.models.encoder import is_encoder, padded
 from dialoop.models.head_config import CLASSES, HeadKind, head_kind, labels_of
 from dialoop.models.load import add_adapter, default_device, default_dtype
 from dialoop.models.packed import PackedBody
+from dialoop.models.pretrained import from_pretrained, refuse_missing
 from dialoop.models.weights import check_weights, read_json
 
 ADAPTER = "adapter"
@@ -50,7 +51,7 @@ def new_head(
     body = {id(weight) for weight in model.base_model.parameters()}
     named = dict(model.named_parameters())
     lost = [name for name in missing if name in named and id(named[name]) in body and "pooler." not in name]
-    _refuse_missing(folder, lost)
+    refuse_missing(folder, lost)
     if model.config.get_text_config().pad_token_id is None:
         model.config.pad_token_id = _padding(folder)
     whole: nn.Module = model
@@ -75,7 +76,7 @@ def load_headed(folder: Path, **where: Any) -> nn.Module:
     if kind is None:
         raise ModelError(f"{folder}: has no classification head: train one with a recipe of kind classify")
     model, missing = _load(folder, kind, where)
-    _refuse_missing(folder, missing)
+    refuse_missing(folder, missing)
     if (folder / ADAPTER).is_dir():
         add_adapter(model.base_model, folder / ADAPTER, merge=True)
     headed: nn.Module = model.eval()
@@ -118,33 +119,17 @@ def _check_base(folder: Path, kind: HeadKind) -> None:
 
 def _load(folder: Path, kind: HeadKind, where: dict[str, Any], **config: Any) -> tuple[Any, list[str]]:
     from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
-    from transformers.utils import logging
 
-    progress: Any = logging
-    progress.disable_progress_bar()
     check_weights(folder)
     classes: dict[HeadKind, Any] = {
         "sequence": AutoModelForSequenceClassification,
         "token": AutoModelForTokenClassification,
     }
     device = where.get("device") or default_device()
-    try:
-        with unreported():
-            model, report = classes[kind].from_pretrained(
-                folder, dtype=where.get("dtype") or default_dtype(device), local_files_only=True,
-                use_safetensors=True, trust_remote_code=False, output_loading_info=True, **config,
-            )  # fmt: skip
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        first = str(error).strip().partition("\n")[0][:200]
-        raise ModelError(f"{folder}: transformers cannot load it: {first}: check config.json") from error
-    return model.to(device), sorted(report["missing_keys"])
-
-
-def _refuse_missing(folder: Path, missing: Sequence[str]) -> None:
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}: copy the model again"
-        )
+    model, missing = from_pretrained(
+        classes[kind], folder, where.get("dtype") or default_dtype(device), **config
+    )
+    return model.to(device), missing
 
 
 def _padding(folder: Path) -> int:

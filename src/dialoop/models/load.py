@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from dialoop.errors import ModelError, echo
 from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
+from dialoop.models.pretrained import first_line, from_pretrained, refuse_missing
 from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
 from dialoop.models.wrapped import quiet
@@ -113,47 +116,23 @@ def check_adapter_config(folder: Path) -> dict[str, Any]:
 
 def _load_base(folder: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    loader: Any = AutoModelForCausalLM
-    progress: Any = logging
-    progress.disable_progress_bar()
-    try:
-        model, report = loader.from_pretrained(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"{folder}: transformers cannot load it: {_first_line(error)}: check config.json"
-        ) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} tensors are missing, such as {missing[0]}; expected all that "
-            f"config.json describes: copy the model again"
-        )
+    model, missing = from_pretrained(AutoModelForCausalLM, folder, dtype, warns=True)
+    refuse_missing(folder, missing)
     return model
 
 
-def refuse_unmergeable(ref: ModelRef) -> None:
+def refuse_unmergeable(ref: ModelRef, mend: str = "export it with --as adapter, or serve it here") -> None:
     """Raises ModelError where the adapter of `ref` cannot be folded into the weights of its base."""
     kind = None if ref.adapter is None else check_adapter_config(ref.adapter)["peft_type"]
     if kind in {BOTTLENECK, *SOFT_TYPES}:
-        raise ModelError(
-            f"{ref.adapter}: {kind} adds to the model what no weight can hold: export it with --as adapter, "
-            f"or serve it here"
-        )
+        raise ModelError(f"{ref.adapter}: {kind} adds to the model what no weight can hold: {mend}")
 
 
 def add_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
     """`model` with the adapter in `folder`, of any kind; merge: as for `load_model`. Raises ModelError."""
     kind = check_adapter_config(folder)["peft_type"]
-    try:
+    with fitting(folder):
         if kind == BOTTLENECK:
             return load_bottleneck(model, folder)
         if kind == BITFIT:
@@ -161,25 +140,41 @@ def add_adapter(model: Any, folder: Path, *, merge: bool) -> Any:
         if kind in SOFT_TYPES:
             return load_soft_prompt(model, folder)
         return _add_peft(model, folder, merge)
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """What goes wrong in the block is an adapter that does not fit. Raises ModelError."""
+    try:
+        yield
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
-            f"{folder}: the adapter does not fit its base: {_first_line(error)}: "
+            f"{folder}: the adapter does not fit its base: {first_line(error)}: "
             f"use the base that it was trained on"
         ) from error
 
 
 def _add_peft(model: Any, folder: Path, merge: bool) -> Any:
+    # fp32 adapters merge more exactly; beside a bf16 base they would be cast on every call.
+    wrapped = wrapped_adapter(model, folder, exact=merge)
+    return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
+
+
+def wrapped_adapter(model: Any, folder: Path, *, trainable: bool = False, exact: bool = False) -> Any:
+    """peft's wrapper of `model` with the layers in `folder`; exact: in fp32 whatever the model is.
+
+    Raises ValueError where tensors are missing or have no place.
+    """
     from peft import PeftModel
 
     # Tensors that do not match are a warning to peft; `_check_keys` makes them an error.
     with quiet(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys")
-        # fp32 adapters merge more exactly; beside a bf16 base they would be cast on every call.
         wrapped = PeftModel.from_pretrained(
-            model, folder, is_trainable=False, local_files_only=True, autocast_adapter_dtype=merge
+            model, folder, is_trainable=trainable, local_files_only=True, autocast_adapter_dtype=exact
         )
     _check_keys(wrapped, folder)
-    return wrapped.merge_and_unload(safe_merge=True) if merge else wrapped
+    return wrapped
 
 
 def _check_keys(model: Any, folder: Path) -> None:
@@ -192,8 +187,3 @@ def _check_keys(model: Any, folder: Path) -> None:
         raise ValueError(f"tensor {name} is missing")
     for name in sorted(held - wanted):
         raise ValueError(f"tensor {name} has no place in the model")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(":. ")

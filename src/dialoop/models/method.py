@@ -16,6 +16,7 @@ from torch.nn import Parameter
 from dialoop.config import (
     BitFitMethod,
     BottleneckMethod,
+    ContinueMethod,
     FreezeMethod,
     FullMethod,
     IA3Method,
@@ -56,6 +57,7 @@ def method_of(settings: MethodSettings) -> Method:
     """The method that a recipe's `[method]` table names."""
     from dialoop.models.bitfit import BitFit
     from dialoop.models.bottleneck import BottleneckAdapters
+    from dialoop.models.continued import Continued
     from dialoop.models.full import Freeze, Full
     from dialoop.models.ia3 import IA3
     from dialoop.models.lora import Lora
@@ -78,3 +80,5 @@ def method_of(settings: MethodSettings) -> Method:
             return PromptTuning(settings)
         case PrefixMethod() | PTuningV2Method():
             return PrefixTuning(settings)
+        case ContinueMethod():
+            return Continued()

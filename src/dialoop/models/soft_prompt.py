@@ -136,6 +136,23 @@ def _opened(model: Any, base: ModelRef, opening: Opening, kind: str) -> OpenedMo
 
 def load_soft_prompt(model: Any, folder: Path) -> nn.Module:
     """`model` opened by the soft prompt in a PEFT directory. Raises ModelError where it does not fit."""
+    opening, _ = _read(model, folder)
+    model.set_input_embeddings(opening.requires_grad_(False))
+    loaded: nn.Module = model
+    return loaded
+
+
+def continue_soft_prompt(model: Any, folder: Path, base: ModelRef) -> OpenedModel:
+    """The same, to be trained on; of a prefix the keys and values themselves, its network being gone."""
+    opening, kind = _read(model, folder)
+    model.requires_grad_(False)
+    learnt = opening.prompt if isinstance(opening, PromptOpening) else opening.encoder
+    learnt.requires_grad_(True)
+    return _opened(model, base, opening, kind)
+
+
+def _read(model: Any, folder: Path) -> tuple[PromptOpening | PrefixOpening, str]:
+    """What a PEFT directory puts before texts, and its kind."""
     config = read_json(folder / CONFIG)
     kind, count = config["peft_type"], config.get("num_virtual_tokens")
     flat = load_file(check_adapter(folder)).get(TENSOR)
@@ -148,14 +165,9 @@ def load_soft_prompt(model: Any, folder: Path) -> nn.Module:
             f"trained on"
         )
     flat = flat.to(words.weight)
-    opening: Opening = (
-        PromptOpening(words, flat)
-        if kind == PROMPT
-        else _prefix(model, words, nn.Embedding.from_pretrained(flat), len(flat))  # type: ignore[no-untyped-call]
-    )
-    model.set_input_embeddings(opening.requires_grad_(False))
-    loaded: nn.Module = model
-    return loaded
+    if kind == PROMPT:
+        return PromptOpening(words, flat), kind
+    return _prefix(model, words, nn.Embedding.from_pretrained(flat), len(flat)), kind  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

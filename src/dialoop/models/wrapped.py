@@ -41,8 +41,9 @@ def refuse_adapter(base: ModelRef) -> None:
     """Raises ModelError for a base that is an adapter: a second one would be written without the first."""
     if base.adapter is not None:
         raise ModelError(
-            f"{base.name} is an adapter itself, and a new one would lose it: write it as a whole model "
-            f"first (dialoop models export {base.name} --to DIR) and tune that"
+            f"{base.name} is an adapter itself, and a new one would lose it: train it on with method = "
+            f'{{ kind = "continue" }}, or write it as a whole model first (dialoop models export {base.name} '
+            f"--to DIR) and tune that"
         )
 
 

@@ -77,12 +77,25 @@ class Ours(BaseModel):
 
     model_config = MANNER
 
+    kind: Literal["tune", "classify", "pair", "tag"] | None = None
+    """What is made: a model that answers, or one with a head, which tells the classes of texts, whether
+    answers fit, or the tags of words."""
     method: dict[str, Any] | None = None
     """Such as `{"kind": "lora", "rank": 8}` or `{"kind": "full"}`."""
+    objective: dict[str, Any] | None = None
+    """Such as `{"kind": "orpo"}`, with OpenAI's method `dpo`, or `{"kind": "distill", "teacher": MODEL}`."""
     optim: dict[str, Any] | None = None
     """Optimiser: `learning_rate`, `schedule`, `warmup` and so on."""
     train: dict[str, Any] | None = None
     """Loop: `max_length`, `batch_tokens`, `mask`, `patience` and so on."""
+    regularisation: dict[str, Any] | None = None
+    """What holds it back: `label_smoothing`, `neftune`, `class_weights` and so on."""
+    loss: Literal["binary", "in-batch"] | None = None
+    """Of kind `pair`: each answer by itself, or against others of the same update."""
+    negatives: int | None = Field(None, ge=0)
+    """Of kind `pair`: answers of other rows beside each right one."""
+    crf: bool | None = None
+    """Of kind `tag`: score whole sequences of tags."""
 
 
 class CreateJob(BaseModel):

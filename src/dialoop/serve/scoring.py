@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints, WithJsonSchema
 
+from dialoop.data.spans import spans
 from dialoop.errors import RequestError, UnsupportedError
 from dialoop.serve.bodies import Body, add_route
 from dialoop.serve.wire import parse_chat
 from dialoop.store.identity import new_id
-from dialoop.types import Classification, Classify, Conversation, Embed, Engine, Message, Score, Scored
+from dialoop.types import (
+    Classifiable,
+    Classification,
+    Classify,
+    Conversation,
+    Embed,
+    Engine,
+    Message,
+    Score,
+    Scored,
+    WordTags,
+)
 
 MAX_TEXTS = 1024
 """Of one request."""
@@ -61,8 +73,12 @@ class ClassifyBody(Body):
 
     model: str
     """A served model with a head: see /v1/models."""
-    input: Text | Texts
-    """A text, or several."""
+    input: Text | Texts | None = None
+    """A text, or several. A model that tags words cuts them into words itself."""
+    words: Texts | Annotated[list[Texts], Field(min_length=1, max_length=MAX_TEXTS)] | None = None
+    """For a model that tags words: those of a sentence, or of several, in the place of `input`."""
+    user: str | None = None
+    """Hint: an end user's id; not used."""
 
 
 def scoring_routes(engine: Engine, **bounds: Any) -> APIRouter:
@@ -85,11 +101,16 @@ def scoring_routes(engine: Engine, **bounds: Any) -> APIRouter:
         return _reranked(asked, texts, scores, tokens)
 
     async def classify(asked: ClassifyBody) -> dict[str, Any]:
-        """The classes of texts and their probabilities, by a model with a head."""
+        """The classes of texts, or the tags of their words, by a model with a head."""
         if not isinstance(engine, Classify):
             raise UnsupportedError("this engine has no head that classifies: ask for a choice in a chat")
-        texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        return _classes(asked.model, await engine.classify(asked.model, texts))
+        texts = _classifiable(asked)
+        found = await engine.classify(asked.model, texts)
+        rows = _tags(found, texts) if found.tags else _classes(found)
+        return {
+            "id": new_id("classify"), "object": "list", "created": int(time.time()), "model": asked.model,
+            "data": rows, "usage": _usage(found.prompt_tokens),
+        }  # fmt: skip
 
     add_route(router, ("/v1/score", "/score"), ScoreBody, score, **bounds)
     add_route(router, ("/v1/rerank", "/rerank"), RerankBody, rerank, **bounds)
@@ -134,19 +155,50 @@ def _scores(model: str, found: Sequence[Scored]) -> dict[str, Any]:
     }
 
 
-def _classes(model: str, found: Classification) -> dict[str, Any]:
+def _classifiable(asked: ClassifyBody) -> list[Classifiable]:
+    if (asked.input is None) == (asked.words is None):
+        raise RequestError("expected either input or words: send one of them", param="input")
+    if asked.words is None:
+        return [asked.input] if isinstance(asked.input, str) else list(asked.input or ())
+    one = isinstance(asked.words[0], str)
+    return [cast(list[str], asked.words)] if one else cast(list[Classifiable], asked.words)
+
+
+def _classes(found: Classification) -> list[dict[str, Any]]:
     """In the shape of vLLM's."""
-    rows = [
+    return [
         {
             "index": i, "label": each.label, "probs": list(each.probabilities),
             "num_classes": len(each.probabilities),
         }
         for i, each in enumerate(found.rows)
     ]  # fmt: skip
-    return {
-        "id": new_id("classify"), "object": "list", "created": int(time.time()), "model": model, "data": rows,
-        "usage": _usage(found.prompt_tokens),
-    }  # fmt: skip
+
+
+def _tags(found: Classification, texts: Sequence[Classifiable]) -> list[dict[str, Any]]:
+    """The words with their tags, and the spans in the shape of transformers' pipeline."""
+    return [
+        {
+            "index": i, "words": list(each.words), "labels": list(each.labels),
+            "scores": list(each.probabilities), "spans": list(_spans(each, text)),
+        }
+        for i, (each, text) in enumerate(zip(found.tags, texts, strict=True))
+    ]  # fmt: skip
+
+
+def _spans(tagged: WordTags, text: Classifiable) -> Iterator[dict[str, Any]]:
+    """start, end: in the characters of a text, null where words were given; words: the first, and the one
+    after the last.
+    """
+    for span in sorted(spans(tagged.labels)):
+        inside = slice(span.start, span.stop)
+        shares, places = tagged.probabilities[inside], tagged.places[inside]
+        start, end = (places[0][0], places[-1][1]) if places else (None, None)
+        told = text[start:end] if isinstance(text, str) else " ".join(tagged.words[inside])
+        yield {
+            "entity_group": span.label, "score": sum(shares) / len(shares), "word": told, "start": start,
+            "end": end, "words": [span.start, span.stop],
+        }  # fmt: skip
 
 
 def _usage(tokens: int) -> dict[str, int]:

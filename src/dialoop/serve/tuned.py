@@ -12,6 +12,7 @@ from dialoop.store.models import ModelVersion
 from dialoop.store.registry import Store
 from dialoop.types import (
     ChatRequest,
+    Classifiable,
     Classification,
     Classify,
     Complete,
@@ -30,9 +31,13 @@ from dialoop.types import (
     Score,
     Scored,
     Served,
+    ServedKind,
     Tokenize,
     Tokenized,
 )
+
+HEADS: Mapping[str, ServedKind] = {"classify": "classifier", "pair": "scorer", "tag": "tagger"}
+"""What a version with a head is served as, by its kind."""
 
 
 class Guests(Engine, Complete, Tokenize, Score, Embed, Classify, Load, Health, Occupied, Protocol):
@@ -76,6 +81,7 @@ class TunedModels:
             replace(
                 origin,
                 name=alias,
+                kind=HEADS.get(version.kind, origin.kind),
                 created=version.created // 1_000_000,
                 owner=self._store.projects.names()[project],
             ),
@@ -157,7 +163,7 @@ class TunedModels:
         self._check(model)
         return await self._engine.embed(model, texts, normalize=normalize, dimensions=dimensions)
 
-    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification:
         """As `chat`."""
         self._check(model)
         return await self._engine.classify(model, texts)

@@ -11,6 +11,7 @@ from dialoop.access.account import current_account
 from dialoop.serve.metrics import Metrics, Timing
 from dialoop.types import (
     ChatRequest,
+    Classifiable,
     Classification,
     CompleteRequest,
     Conversation,
@@ -73,7 +74,7 @@ class _Around:
 
     @contextmanager
     def _watch(
-        self, model: str, texts: Sequence[str | Sequence[int]], answer: int | None, made: int
+        self, model: str, texts: Sequence[Classifiable], answer: int | None, made: int
     ) -> Iterator[_Use]:
         """answer: tokens asked for at most, None = no bound.  made: answers."""
         prompt, account, room = sum(map(_estimate, texts)), current_account(), self._room(model) * made
@@ -121,7 +122,7 @@ class _Watched(_Around):
             use.usage = Usage(found.prompt_tokens)
             return found
 
-    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification:
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification:
         """As the engine's."""
         with self._watch(model, texts, 0, 1) as use:
             found: Classification = await self._engine.classify(model, texts)
@@ -129,6 +130,6 @@ class _Watched(_Around):
             return found
 
 
-def _estimate(text: str | Sequence[int]) -> int:
-    """Tokens of a text, before it is known: as OpenAI, one for four bytes."""
+def _estimate(text: Classifiable) -> int:
+    """Tokens of a text, before it is known: as OpenAI, one for four bytes. A word is a token."""
     return len(text.encode()) // 4 + 1 if isinstance(text, str) else len(text)

@@ -92,10 +92,12 @@ class Models:
         metrics: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         alias: str | None = None,
+        continues: bool = False,
         code_version: str = __version__,
     ) -> ModelVersion:
         """Copy the directory `files` into the store as the next version of `name`. Raises StoreError.
 
+        continues: `files` is the adapter `base`, trained on; it lies on what that lies on.
         All or nothing: a failure or a kill leaves no version, and what it copied is cleared away later.
         """
         _check_name(name)
@@ -103,7 +105,7 @@ class Models:
         try:
             with staged(self.root) as folder:
                 hashes = copy_files(files, folder)
-                canonical, below = self._below(folder, base)
+                canonical, below = self._below(folder, base, continues)
                 draft = ModelVersion(
                     id=new_id("model"),
                     name=name,
@@ -260,16 +262,19 @@ class Models:
                 f"{version.path}: {gone[0]} of {version.ref} is missing: restore it from a backup, or "
                 f"remove the version with dialoop models rm {version.ref}"
             )
-        ref = directory_ref(version.ref, version.path, below, version.base)
+        # One that goes on from another adapter lies on what that lies on, which registering has seen to.
+        ref = directory_ref(version.ref, version.path, below and self.resolve, version.base)
         check_template(ref, version.template_hash)
         return ref
 
-    def _below(self, folder: Path, base: str | None) -> tuple[str | None, Path | None]:
-        """The full name of `base` and its directory; an adapter in `folder` must lie on a whole model."""
+    def _below(self, folder: Path, base: str | None, continues: bool) -> tuple[str | None, Path | None]:
+        """The full name of `base` and the directory of the whole model; an adapter in `folder` must lie on
+        one, or go on from another adapter.
+        """
         if base is None:
             return None, None
         ref = self.resolve(base)
-        if ref.adapter is not None and (folder / "adapter_config.json").is_file():
+        if ref.adapter is not None and not continues and (folder / "adapter_config.json").is_file():
             raise StoreError(
                 f"{echo(base)} is itself an adapter, expected a whole model below an adapter: "
                 f"dialoop models export {base} --as merged --to DIR, then train on DIR"

@@ -12,23 +12,33 @@ from dialoop.config.heads import HeadRegularisationSettings
 from dialoop.models.crf import Crf
 from dialoop.models.heads import Headed, class_logits
 from dialoop.train.batch import Batch
-from dialoop.train.objective import divergence
+from dialoop.train.objective import Tally, divergence
 
 Picked = tuple[Tensor, Tensor, Tensor]
 """Logits where something is learnt, what, and what that is worth."""
 
 
+ACCURACY = "accuracy"
+"""Share of rows, words or groups whose likeliest answer is the right one."""
+
+
 class HeadObjective:
-    """The weighted sum of a batch's losses; held back while the model is in training mode."""
+    """The weighted sum of a batch's losses; held back while the model is in training mode.
+
+    Measured beside it: the accuracy, but for whole sequences of tags.
+    """
 
     def __init__(self, headed: Headed, held_back: HeadRegularisationSettings) -> None:
         self.headed, self.held_back = headed, held_back
+        self.tally = Tally()
 
     def __call__(self, batch: Batch) -> Tensor:
         twice = self.held_back.r_drop > 0 and self.headed.whole.training
         passes = [self._picked(batch) for _ in range(2 if twice else 1)]
         losses = torch.stack([self._losses(*picked) for picked in passes]).mean(0)
-        (logits, _, weights), *again = passes
+        (logits, targets, weights), *again = passes
+        counted = weights > 0
+        self.tally.add(ACCURACY, (self._right(logits, targets) & counted).sum(), int(counted.sum()))
         for other, _, _ in again:
             both = class_logits(logits), class_logits(other)
             losses = losses + self.held_back.r_drop * divergence(*both)
@@ -55,6 +65,10 @@ class HeadObjective:
         """(N,)."""
         return cross_entropy(logits, targets, reduction="none", label_smoothing=self.smoothing)
 
+    def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(N,): where the likeliest is what is learnt."""
+        return logits.argmax(-1) == targets
+
 
 class BinaryObjective(HeadObjective):
     """Whether each answer fits: the binary cross-entropy of a scorer's one number."""
@@ -62,16 +76,26 @@ class BinaryObjective(HeadObjective):
     def _losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         return super()._losses(class_logits(logits), targets % 2, weights)
 
+    def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super()._right(class_logits(logits), targets % 2)
+
 
 class RankedObjective(HeadObjective):
     """Which answer of a group fits: the cross-entropy over the group, of weight for its right one."""
 
     def _losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        scores = self._among(logits, targets)
+        right = torch.arange(len(scores), device=logits.device)
+        return cross_entropy(scores, right, reduction="none")
+
+    def _right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return self._among(logits, targets).argmax(-1) == torch.arange(len(targets), device=logits.device)
+
+    def _among(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """(N, N): for each answer the scores of its group, -inf elsewhere."""
         groups = torch.div(targets, 2, rounding_mode="floor")
         together = groups[:, None] == groups
-        scores = logits.squeeze(-1).expand(len(groups), -1).masked_fill(~together, float("-inf"))
-        right = torch.arange(len(groups), device=logits.device)
-        return cross_entropy(scores, right, reduction="none")
+        return logits.squeeze(-1).expand(len(groups), -1).masked_fill(~together, float("-inf"))
 
 
 class ChainObjective(HeadObjective):

@@ -13,7 +13,7 @@ from dialoop.config.heads import HeadTrainSettings
 from dialoop.data.mix import epoch_order
 from dialoop.models.heads import by_length
 from dialoop.train.batch import Batch
-from dialoop.train.head_rows import HeadRow, pack_heads
+from dialoop.train.head_rows import HeadRow, pack_groups, pack_heads
 from dialoop.train.optim import warm_decay
 from dialoop.types import Pair
 
@@ -99,7 +99,7 @@ class PairPlan(_Epochs):
         sizes = [len(group) * max(len(row.token_ids) for row in group) for group in groups]
         packs = by_length(sizes, range(len(groups)), self.settings.batch_tokens)
         worth = [0.0, 1.0] * len(groups) if self.ranked else None
-        return [pack_heads([row for i in pack for row in groups[i]], worth) for pack in packs]
+        return [pack_groups([groups[i] for i in pack], worth) for pack in packs]
 
     def groups(self, update: Sequence[int], seed: tuple[int, ...]) -> list[list[HeadRow]]:
         """The right answer of each row and the wrong ones beside it."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dialoop.chat.plain import TextTokenizer
-from dialoop.data.language import touches
+from dialoop.data.word_ids import WordIds
 from dialoop.errors import TrainError
 from dialoop.train.batch import Batch, Ints
 from dialoop.types import Labelled, Tagged
@@ -69,33 +68,14 @@ def tagged_rows(
 ) -> HeadRows:
     """The tag of a word is learnt at its first token; words beyond `max_length` are cut off."""
     number = {tag: i for i, tag in enumerate(tags)}
-    spell = _Speller(tokenizer)
-    frame = tokenizer.frame([])
-    first = tokenizer.frame([-1]).index(-1)
+    spell = WordIds(tokenizer)
     made, cut = [], 0
     for row in rows:
-        ids: list[int] = []
-        places: list[int] = []
-        for i, word in enumerate(row.tokens):
-            pieces = spell(word, bool(i) and not touches(row.tokens[i - 1], word))
-            if len(frame) + len(ids) + len(pieces) > max_length:
-                break
-            places.append(first + len(ids))
-            ids += pieces
+        ids, places = spell.ids(row.tokens, max_length)
         cut += len(places) < len(row.tokens)
         classes = tuple(_numbered(tag, number) for tag in row.tags[: len(places)])
-        made.append(HeadRow(tuple(tokenizer.frame(ids)), tuple(places), classes, len(row.tokens)))
+        made.append(HeadRow(tuple(ids), tuple(places), classes, len(row.tokens)))
     return HeadRows(tuple(made), cut)
-
-
-class _Speller:
-    """A word's tokens, by itself: no token spans two words, so each has one of its own."""
-
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._spell = lru_cache(100_000)(lambda text: tokenizer.encode(text, framed=False))
-
-    def __call__(self, word: str, spaced: bool) -> list[int]:
-        return self._spell(f" {word}" if spaced else word) or self._spell(".")
 
 
 def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = None) -> Batch:
@@ -113,3 +93,38 @@ def pack_heads(rows: Sequence[HeadRow], class_weights: Sequence[float] | None = 
         weights[at] = 1.0 if class_weights is None else [class_weights[c] for c in row.classes]
     ids: Ints = np.concatenate([np.asarray(row.token_ids, np.int64) for row in rows])
     return Batch(ids, targets, weights, lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedBatch(Batch):
+    """Documents that are learnt group by group: where memory ends, it is halved between groups.
+
+    groups: how many documents each has.
+    """
+
+    groups: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return len(self.groups)
+
+    def halves(self) -> tuple[GroupedBatch, GroupedBatch]:
+        """Two batches of about as many tokens; of at least two groups."""
+        documents = np.cumsum(self.groups)[:-1]
+        ends = np.cumsum(self.lengths)[documents - 1]
+        group = int(np.abs(ends - len(self.token_ids) / 2).argmin())
+        place, count = int(ends[group]), int(documents[group])
+        first = self.part(slice(None, place), slice(None, count))
+        second = self.part(slice(place, None), slice(count, None))
+        return (
+            replace(first, groups=self.groups[: group + 1]),
+            replace(second, groups=self.groups[group + 1 :]),
+        )
+
+
+def pack_groups(
+    groups: Sequence[Sequence[HeadRow]], class_weights: Sequence[float] | None = None
+) -> GroupedBatch:
+    """Groups side by side, as `pack_heads` lays rows."""
+    batch = pack_heads([row for group in groups for row in group], class_weights)
+    return GroupedBatch(batch.token_ids, batch.targets, batch.weights, batch.lengths, tuple(map(len, groups)))

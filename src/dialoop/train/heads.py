@@ -128,6 +128,7 @@ def teach(
         objective, optimizer, lesson.plan, folder,
         checkpoint_every=recipe.train.checkpoint_every,
         judge=_judge(recipe, objective, optimizer, lesson), on_progress=on_progress,
+        tally=objective.tally,
     )  # fmt: skip
     model.model.eval()
     headed.release()

@@ -21,6 +21,7 @@ from dialoop.train.batch import Batch, halved
 from dialoop.train.checkpoint import Checkpoint, latest, save, sole_writer
 from dialoop.train.interrupt import Interrupt
 from dialoop.train.memory import Halvings, is_out_of_memory
+from dialoop.train.objective import Tally
 from dialoop.train.optim import Optimizer
 from dialoop.train.world import world
 
@@ -32,6 +33,10 @@ RESTORED_RATE = 0.5
 """Factor of the learning rate from then on."""
 PACE = 0.1
 """Weight of the last update's time in the running mean that the time left is told from."""
+TOO_LARGE = (
+    "memory ended in one of the processes that share the model: begin again with a smaller "
+    "train.batch_tokens, or with more processes"
+)
 log = logging.getLogger(__name__)
 
 
@@ -116,28 +121,29 @@ def train(
     checkpoint_every: int,
     judge: Judge | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    measured: Callable[[], Mapping[str, float]] = dict,
+    tally: Tally | None = None,
 ) -> Result:
     """Run `plan` to its end, or to the first interrupt; resume what lies in `folder`.
 
     loss: weighted sum of the token losses of a batch, or sum of another kind. Gradients of an update are
     divided by what its batches are worth, so neither accumulation nor the number of processes that have
     joined (dialoop.train.world) changes the objective. Weights that were best under `judge` are put back at
-    the end. measured: tells what `loss` measured beside itself since it was last asked, in any process.
+    the end. tally: what `loss` measures beside itself.
     Raises TrainError when the gradient stays NaN or another process trains in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    here = world()
+    here, tally = world(), tally or Tally()
     with sole_writer(folder) if here.leads else nullcontext(), Interrupt() as wish:
         state = _resume(folder, optimizer)
         journal, saved = Journal(folder / "metrics.jsonl", state.step) if here.leads else None, state.step
         halvings = Halvings(folder / "halvings.jsonl", writes=here.leads)
         while not (_ended(judge, plan, state) or here.any(wish.made)):
-            progress = replace(_update(loss, optimizer, plan, state, halvings), measures=measured())
+            progress = _update(loss, optimizer, plan, state, halvings, tally)
+            progress = replace(progress, measures=tally.taken())
             if state.skipped > MAX_SKIPPED:
                 _restore(folder, optimizer, state, progress)
             if judge is not None and _is_due(judge, plan, state):
-                progress = _validate(judge, optimizer, state, progress, measured)
+                progress = _validate(judge, optimizer, state, progress, tally)
             if journal is not None:
                 journal.write(progress)
                 on_progress(progress)
@@ -164,10 +170,16 @@ def _is_due(judge: Judge, plan: Plan, state: _State) -> bool:
 
 
 def _update(
-    loss: Callable[[Batch], Tensor], optimizer: Optimizer, plan: Plan, state: _State, halvings: Halvings
+    loss: Callable[[Batch], Tensor],
+    optimizer: Optimizer,
+    plan: Plan,
+    state: _State,
+    halvings: Halvings,
+    tally: Tally,
 ) -> Progress:
     started = time.perf_counter()
-    total, weight, tokens = _gradients(loss, optimizer, plan.batches(state.step), state.step, halvings)
+    batches = plan.batches(state.step)
+    total, weight, tokens = _gradients(loss, optimizer, batches, state.step, halvings, tally)
     rate = plan.rate(state.step) * RESTORED_RATE**state.restored
     norm = optimizer.step(rate, 1 / max(weight, 1e-9))
     state.skipped = 0 if math.isfinite(norm) else state.skipped + 1
@@ -187,13 +199,19 @@ def _gradients(
     batches: Sequence[Batch],
     step: int,
     halvings: Halvings,
+    tally: Tally,
 ) -> tuple[float, float, int]:
     """Summed loss, weights and tokens of an update, begun anew with half the batch where memory ends."""
     chance, times, here = _chance(), halvings.at(step), world()
     pieces = [piece for batch in batches for piece in halved(batch, times + here.halvings)]
-    sums, ended = _backward(loss, here.share(pieces))
+    share = here.share(pieces)
+    sums, ended = _backward(loss, share)
+    if optimizer.shares:
+        if ended is not None:  # the others wait for this process inside a layer
+            raise TrainError(f"update {step + 1}: {TOO_LARGE}") from ended
+        _keep_step(loss, pieces, -(-len(pieces) // here.size) - len(share), tally)
     if not here.any(ended is not None):
-        here.sum_gradients(optimizer.masters.values())
+        here.sum_gradients(optimizer.alone)
         total, weight, tokens = here.total(*sums)
         return total, weight, int(tokens)
     if all(piece.rows < 2 for piece in pieces):
@@ -205,7 +223,14 @@ def _gradients(
     optimizer.clear()
     _take_chance(chance)
     log.warning("update %d: memory ended: batches are halved %d times", step + 1, halvings.more(step))
-    return _gradients(loss, optimizer, batches, step, halvings)
+    return _gradients(loss, optimizer, batches, step, halvings, tally)
+
+
+def _keep_step(loss: Callable[[Batch], Tensor], pieces: Sequence[Batch], passes: int, tally: Tally) -> None:
+    """Passes that are worth nothing: where processes share layers, all must go through them as often."""
+    with tally.deaf():
+        for _ in range(passes):
+            loss(pieces[0]).mul(0.0).backward()  # type: ignore[no-untyped-call]
 
 
 def _backward(
@@ -241,7 +266,7 @@ def _restore(folder: Path, optimizer: Optimizer, state: _State, progress: Progre
             f"begin a new run with a lower learning rate than {progress.learning_rate:.2g}, or mend "
             f"the base's weights"
         )
-    optimizer.load(_of_optimizer(found.tensors))
+    optimizer.load(_of_optimizer(optimizer.scattered(found.tensors)))
     state.restored, state.skipped = state.restored + 1, 0
     log.warning(
         "update %d: the gradient stayed not finite: the weights of update %d are back, at %g of the rate",
@@ -270,11 +295,11 @@ def _validate(
     optimizer: Optimizer,
     state: _State,
     progress: Progress,
-    measured: Callable[[], Mapping[str, float]],
+    tally: Tally,
 ) -> Progress:
     here = world()
-    value = here.told(judge.loss() if here.leads else 0.0)
-    measures = {**progress.measures, **{f"valid_{name}": mean for name, mean in measured().items()}}
+    value = here.told(judge.loss() if here.leads or optimizer.shares else 0.0)
+    measures = {**progress.measures, **{f"valid_{name}": mean for name, mean in tally.taken().items()}}
     if value < (math.inf if state.best_loss is None else state.best_loss):
         state.best_loss, state.best_step, state.bad = value, state.step, 0
         state.best = optimizer.kept()
@@ -284,17 +309,14 @@ def _validate(
 
 
 def _save(folder: Path, optimizer: Optimizer, state: _State) -> None:
+    """What is written does not depend on how many processes there are."""
     here = world()
+    best = {f"best.{name}": tensor for name, tensor in state.best.items()}
+    tensors = optimizer.gathered({**optimizer.state(), **best})
     if here.leads:
-        _write(folder, optimizer, state)
+        values = {k: v for k, v in vars_of(state).items() if k != "best"}
+        save(folder / "checkpoints", Checkpoint(state.step, {**tensors, **_chance()}, values))
     here.wait()
-
-
-def _write(folder: Path, optimizer: Optimizer, state: _State) -> None:
-    values = {k: v for k, v in vars_of(state).items() if k != "best"}
-    tensors = {**optimizer.state(), **{f"best.{name}": tensor for name, tensor in state.best.items()}}
-    tensors |= _chance()
-    save(folder / "checkpoints", Checkpoint(state.step, tensors, values))
 
 
 def _resume(folder: Path, optimizer: Optimizer) -> _State:
@@ -302,12 +324,11 @@ def _resume(folder: Path, optimizer: Optimizer) -> _State:
     if found is None:
         return _State()
     _take_chance(found.tensors)
+    tensors = optimizer.scattered(found.tensors)
     best = {
-        name.removeprefix("best."): tensor
-        for name, tensor in found.tensors.items()
-        if name.startswith("best.")
+        name.removeprefix("best."): tensor for name, tensor in tensors.items() if name.startswith("best.")
     }
-    optimizer.load(_of_optimizer(found.tensors))
+    optimizer.load(_of_optimizer(tensors))
     return _State(**found.values, best=best)
 
 

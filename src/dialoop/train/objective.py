@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -34,9 +35,21 @@ class Tally:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[float, float]] = {}
+        self._deaf = False
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """While it lasts, nothing is added."""
+        self._deaf = True
+        try:
+            yield
+        finally:
+            self._deaf = False
 
     def add(self, name: str, total: float | Tensor, count: float) -> None:
         """`count` values whose sum is `total`."""
+        if self._deaf:
+            return
         before, among = self._sums.get(name, (0.0, 0.0))
         self._sums[name] = (before + float(total), among + count)
 

@@ -12,10 +12,14 @@ from torch.nn import Parameter
 
 from dialoop.config import OptimSettings
 from dialoop.train.muon import Muon
+from dialoop.train.sharding import is_shared, local, part, whole
+from dialoop.train.world import world
 
 
 class Optimizer:
     """Weights in bf16 keep an fp32 master; their gradients are summed in fp32 between updates.
+
+    Of weights that processes share out, masters and moments are of the part that is here.
 
     muon: names of the matrices that Muon updates; AdamW takes the rest.  ema: decay of a running mean of the
     weights, which is judged and kept in their place; 0 = none.
@@ -37,7 +41,18 @@ class Optimizer:
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
                 weight.register_post_accumulate_grad_hook(_move_gradient(self.masters[name]))  # type: ignore[no-untyped-call]
+        self._shared = {name for name, weight in self.weights.items() if is_shared(weight)}
         self._optimizers = self._build(settings, muon)
+
+    @property
+    def shares(self) -> bool:
+        """Whether each process holds a part of some weights only."""
+        return bool(self._shared)
+
+    @property
+    def alone(self) -> list[Parameter]:
+        """Masters whose gradients nobody sums over the processes but the loop."""
+        return [master for name, master in self.masters.items() if name not in self._shared]
 
     def _build(self, settings: OptimSettings, muon: frozenset[str]) -> list[torch.optim.Optimizer]:
         matrices = [m for n, m in self.masters.items() if n not in muon and m.ndim >= 2]
@@ -58,7 +73,7 @@ class Optimizer:
         """One update at `rate`, gradients multiplied by `scale` first. Returns their norm before clipping."""
         gradients = [m.grad for m in self.masters.values() if m.grad is not None]
         torch._foreach_mul_(gradients, scale)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
+        norm = self._clipped()
         if not math.isfinite(norm):
             self.clear()
             return norm
@@ -72,6 +87,17 @@ class Optimizer:
             mean.lerp_(self.masters[name].detach(), 1 - self._decay)
         return norm
 
+    def _clipped(self) -> float:
+        """Clip the gradients by their norm, over all processes, which it returns."""
+        if not self._shared:
+            return float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.clip))
+        squares = {name: float(m.grad.norm()) ** 2 for name, m in self.masters.items() if m.grad is not None}
+        (apart,) = world().total(sum(each for name, each in squares.items() if name in self._shared))
+        norm = math.sqrt(apart + sum(each for name, each in squares.items() if name not in self._shared))
+        total = torch.tensor(norm)
+        torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.clip, total)
+        return norm
+
     def kept(self) -> dict[str, Tensor]:
         """Copies of what would be written now, named as in `state`: the masters, or their running means."""
         held = self._means or self.masters
@@ -81,14 +107,14 @@ class Optimizer:
     @torch.no_grad()
     def judged(self) -> Iterator[None]:
         """While it lasts, the weights are what would be written."""
-        before = {name: self.weights[name].clone() for name in self._means}
+        before = {name: local(self.weights[name]).clone() for name in self._means}
         for name, mean in self._means.items():
-            self.weights[name].copy_(mean)
+            local(self.weights[name]).copy_(mean)
         try:
             yield
         finally:
             for name, weight in before.items():
-                self.weights[name].copy_(weight)
+                local(self.weights[name]).copy_(weight)
 
     def clear(self) -> None:
         """Forget the gradients, those of weights with a master too."""
@@ -99,7 +125,7 @@ class Optimizer:
     def _copy_back(self) -> None:
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
-                weight.copy_(self.masters[name])
+                local(weight).copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
         """Masters, their running means and moments by name: all that a resumed run needs."""
@@ -110,6 +136,21 @@ class Optimizer:
                 for key, value in optimizer.state.get(master, {}).items():
                     state[f"{key}.{name}"] = torch.as_tensor(value)
         return state
+
+    def gathered(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors named as in `state`, or behind further words, whole; by all processes together."""
+        return {key: whole(x, weight) if (weight := self._parted(key, x)) is not None else x
+                for key, x in state.items()}  # fmt: skip
+
+    def scattered(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What this process holds of such tensors."""
+        return {key: part(x, weight) if (weight := self._parted(key, x)) is not None else x
+                for key, x in state.items()}  # fmt: skip
+
+    def _parted(self, key: str, tensor: Tensor) -> Tensor | None:
+        """The weight that a tensor of a state is shared out with."""
+        name = key.removeprefix("best.").partition(".")[2]
+        return self.weights[name] if name in self._shared and tensor.ndim else None
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -131,6 +172,8 @@ class Optimizer:
 
 
 def _master(weight: Parameter) -> Parameter:
+    if is_shared(weight):
+        return Parameter(local(weight).float())
     return weight if weight.dtype == torch.float32 else Parameter(weight.detach().float())
 
 
@@ -138,7 +181,7 @@ def _move_gradient(master: Parameter) -> object:
     def move(weight: Tensor) -> None:
         if weight.grad is None:
             return
-        gradient = weight.grad.float()
+        gradient = local(weight.grad).float()
         master.grad = gradient if master.grad is None else master.grad.add_(gradient)
         weight.grad = None
 

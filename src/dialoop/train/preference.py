@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,17 +94,17 @@ def _margin(sides: Tensor) -> Tensor:
 
 
 def referenced(
-    body: PackedBody, sets: Sequence[PairRows], folder: Path, batch_tokens: int
+    body: PackedBody, sets: Sequence[PairRows], folder: Path, batch_tokens: int, *, opened: bool = False
 ) -> tuple[PairRows, ...]:
     """Sets of rows with their references: under the model as it is before its first update.
 
     Computed once and kept in `folder`, the run's own, so that a resumed run and all processes hold to the
-    same.
+    same.  opened: a soft prompt before the texts is a part of that model, not of what is learnt anew.
     """
     here = world()
     found = latest(folder) if here.leads else None
     if here.leads and found is None:
-        made = {str(i): _reference(body, rows, batch_tokens) for i, rows in enumerate(sets)}
+        made = {str(i): _reference(body, rows, batch_tokens, opened) for i, rows in enumerate(sets)}
         save(folder, found := Checkpoint(0, made, {}))
     here.wait()
     found = found or latest(folder)
@@ -117,13 +118,13 @@ def _with_reference(rows: PairRows, reference: Tensor) -> PairRows:
 
 
 @torch.no_grad()
-def _reference(body: PackedBody, rows: PairRows, batch_tokens: int) -> Tensor:
-    """(pairs, 2). Methods begin at the base, but for what is put before every text: that is left out."""
+def _reference(body: PackedBody, rows: PairRows, batch_tokens: int, opened: bool) -> Tensor:
+    """(pairs, 2). Methods begin at the base, but for what they put before every text: that is left out."""
     was_training = body.model.training
     body.model.eval()
     sizes = [pair.size for pair in rows.rows]
     found = torch.zeros(len(sizes), 2)
-    with body.unopened():
+    with nullcontext() if opened else body.unopened():
         for which in fill(sizes, sorted(range(len(sizes)), key=sizes.__getitem__), batch_tokens):
             found[which] = answer_logprobs(body, pack_pairs([rows.rows[i] for i in which]))[0].float().cpu()
     body.model.train(was_training)

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import nn
 from dialoop.chat.render import Rendered
 from dialoop.chat.tokenizer import ChatTokenizer
 from dialoop.config import (
+    ContinueMethod,
     DistillObjective,
     DpoObjective,
     FreezeMethod,
@@ -41,6 +42,7 @@ from dialoop.train.objective import Loss, Objective
 from dialoop.train.optim import Optimizer, warm_decay
 from dialoop.train.pairs import Pair, PairRows, fit_pairs, packed
 from dialoop.train.preference import PreferenceLoss, referenced
+from dialoop.train.sharding import Shards
 from dialoop.train.world import world
 from dialoop.types import Conversation, ModelRef, Preference
 
@@ -143,10 +145,12 @@ def tune(
     result = train(
         made.objective, made.optimizer, made.plan, folder,
         checkpoint_every=recipe.train.checkpoint_every, judge=made.judge, on_progress=told,
-        measured=made.objective.tally.taken,
+        tally=made.objective.tally,
     )  # fmt: skip
     made.attached.model.eval()
     made.objective.body.release()
+    if made.shards is not None:
+        made.shards.gather()
     writes = here.leads and not result.interrupted
     artefact = _write(made.attached, folder / "artefact") if writes else None
     return Tuned(result, artefact, made.trained, made.weights, rows)
@@ -173,6 +177,7 @@ class Assembled:
     judge: Judge | None
     trained: int
     weights: int
+    shards: Shards | None = None
 
 
 def assemble(
@@ -188,7 +193,8 @@ def assemble(
 
     folder: keeps what `dpo` holds the model to.  teacher: that of `distill`.
     """
-    model = load_model(base, merge=True)
+    goes_on = isinstance(recipe.method, ContinueMethod)
+    model = load_model(replace(base, adapter=None) if goes_on else base, merge=True)
     attached = method_of(recipe.method).attach(model, base, seed=recipe.train.seed)
     trained, weights = (
         sum(weight.numel() for weight in group)
@@ -198,12 +204,15 @@ def assemble(
         quantise_frozen(attached.model, recipe.method.base_precision, attached.weights.values())
     objective = _objective(recipe, attached.model, base, teacher)
     rows, held = _referenced(recipe, objective, rows, held, folder)
-    optimizer = Optimizer(attached.weights, recipe.optim, ema=recipe.regularisation.ema)
+    apart = world().size > 1 and recipe.train.parallel == "shard"
+    shards = Shards(attached.model, attached.weights) if apart else None
+    learnt = attached.weights if shards is None else shards.weights
+    optimizer = Optimizer(learnt, recipe.optim, ema=recipe.regularisation.ema)
     plan = RowsPlan(rows.rows, recipe, rows.sources)
     attached.model.train()
     torch.manual_seed(recipe.train.seed)  # of dropout
     judge = _judge(recipe, objective, optimizer, held, plan)
-    return Assembled(attached, objective, optimizer, plan, judge, trained, weights)
+    return Assembled(attached, objective, optimizer, plan, judge, trained, weights, shards)
 
 
 def _fitted(recipe: TuneRecipe, tokenizer: ChatTokenizer, items: Items) -> Fitted:
@@ -234,7 +243,10 @@ def _referenced(
     sets = [each for each in (rows, held) if isinstance(each, PairRows)]
     if not (sets and isinstance(recipe.objective, DpoObjective)):
         return rows, held
-    first, *rest = referenced(objective.body, sets, run / "reference", recipe.train.batch_tokens)
+    opened = isinstance(recipe.method, ContinueMethod)
+    first, *rest = referenced(
+        objective.body, sets, run / "reference", recipe.train.batch_tokens, opened=opened
+    )
     return first, rest[0] if rest else None
 
 

@@ -48,7 +48,7 @@ class World:
         """The sums over all processes."""
         if self.size == 1:
             return values
-        summed = torch.tensor(values, dtype=torch.float64, device=_device())
+        summed = torch.tensor(values, dtype=torch.float64, device=device_kind())
         distributed.all_reduce(summed)
         return tuple(summed.tolist())
 
@@ -77,7 +77,7 @@ class World:
         if self.size == 1:
             return
         listed = list(weights)
-        present = torch.tensor([float(weight.grad is not None) for weight in listed], device=_device())
+        present = torch.tensor([float(weight.grad is not None) for weight in listed], device=device_kind())
         distributed.all_reduce(present)
         for weight, count in zip(listed, present.tolist(), strict=True):
             if count:
@@ -89,7 +89,8 @@ def _summed(gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _device() -> str:
+def device_kind() -> str:
+    """Where what the processes tell each other lies."""
     return "cuda" if distributed.get_backend() == "nccl" else "cpu"
 
 

@@ -125,11 +125,15 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """rows: one a text, in order.  prompt_tokens: read for all.  labels: the model's, in its order."""
+    """rows: one a text, in order.  prompt_tokens: read for all.  labels: the model's, in its order.
+
+    tags: of a tagger, one a text, in the place of rows.
+    """
 
     rows: tuple[Classified, ...]
     prompt_tokens: int
     labels: tuple[str, ...]
+    tags: tuple[WordTags, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,19 @@ class Classified:
 
     label: str
     probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordTags:
+    """The tag of each word of a text, in strict IOB2, and its probability.
+
+    places: where the words begin and end in the text, () where the words were given one by one.
+    """
+
+    words: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    places: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from dialoop.types.answers import Classification, Delta, Embedded, Scored, Token
 from dialoop.types.asking import ChatRequest, CompleteRequest
 from dialoop.types.dialogue import Conversation
 
+Classifiable = str | Sequence[int] | Sequence[str]
+"""A text, its token ids, or its words."""
 Precision = Literal["float32", "half", "int8"]
 """Of a model's weights when it answers: as they are; 16 bits, as bf16 files hold; 8 bits, a scale a row."""
 
@@ -24,7 +26,7 @@ class ModelRef:
     adapter: Path | None = None
 
 
-ServedKind = Literal["decoder", "encoder", "classifier", "scorer"]
+ServedKind = Literal["decoder", "encoder", "classifier", "scorer", "tagger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,8 @@ class Served:
     """A model that an engine serves: its name, when it was made (Unix seconds), its context in tokens.
 
     context: 0 = not known, as of an upstream that does not tell.
-    kind: decoders answer and embed, encoders embed only, classifiers classify only, scorers score only.
+    kind: decoders answer and embed, encoders embed only, classifiers classify only, scorers score only,
+    taggers tag words only.
     """
 
     name: str
@@ -162,6 +165,8 @@ class Load(Protocol):
 
 @runtime_checkable
 class Classify(Protocol):
-    """Tells the classes of texts, or of their token ids. A text beyond the context is refused."""
+    """Tells the classes of texts, or of their token ids; a tagger, the tags of the words of texts, or of
+    words that are given one by one. A text beyond the context is refused.
+    """
 
-    async def classify(self, model: str, texts: Sequence[str | Sequence[int]]) -> Classification: ...
+    async def classify(self, model: str, texts: Sequence[Classifiable]) -> Classification: ...
