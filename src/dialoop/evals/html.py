@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from dialoop.evals.compare import Comparison
 from dialoop.evals.difference import marked
 from dialoop.evals.headline import advice, against_nearest, findings, forgotten, overall
-from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.messages import ReportLanguage, language_name, named, say
+from dialoop.evals.pages import both, filled, same_or_both
 from dialoop.evals.picture import confusions
 from dialoop.evals.plot import Line, interval_bar, line_chart, series
 from dialoop.evals.report import Identity, Report, Row, SideBySide, Slice
@@ -32,15 +31,7 @@ class _Chart:
 
 def page(report: Report, language: ReportLanguage = "en") -> str:
     """The page; `language` is what it shows first. What came from outside is escaped."""
-    folder = files("dialoop") / "assets" / "report"
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    style = Markup((folder / "report.css").read_text(encoding="utf-8"))
-    return template.render(
-        report=report, language=language, style=style, **_values(report, language), **_HELPERS
-    )
+    return filled("report.html", language, report=report, **_values(report, language), **_HELPERS)
 
 
 def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
@@ -71,21 +62,6 @@ def _values(report: Report, language: ReportLanguage) -> dict[str, Any]:
         "confusions": confusions(report),
         "identity": identity_lines(report.identity),
     }
-
-
-def both(message: Callable[[ReportLanguage], str]) -> Markup:
-    """A message in both languages, of which the style sheet shows one."""
-    spans = (
-        Markup('<span lang="{}" class="{}">{}</span>').format(code, code, message(code))
-        for code in REPORT_LANGUAGES
-    )
-    return Markup("").join(spans)
-
-
-def same_or_both(message: Callable[[ReportLanguage], str]) -> Markup:
-    """`both`, or the text once where it is the same."""
-    texts = {message(code) for code in REPORT_LANGUAGES}
-    return escape(texts.pop()) if len(texts) == 1 else both(message)
 
 
 def _verdict(change: Comparison) -> Markup:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dialoop.evals.html import both, same_or_both
 from dialoop.evals.matrix import CHOSEN, Cell, Column, Matrix, Side, without_outcomes
 from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage, language_name, named, say
+from dialoop.evals.pages import both, filled, same_or_both
 from dialoop.evals.plot import interval_bar
-from dialoop.evals.png import style
 from dialoop.evals.scores import Score
 from dialoop.evals.written import plain
 
@@ -116,12 +113,8 @@ def write(matrix: Matrix, folder: Path, command: str = "") -> Written:
 
 def page(matrix: Matrix, command: str = "", language: ReportLanguage = "en") -> str:
     """The page in both languages; `language` is what it shows first."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = (files("dialoop") / "assets" / "report" / "matrix.html").read_text(encoding="utf-8")
-    return environment.from_string(text).render(
-        language=language, matrix=matrix, command=command, style=Markup(style()), number=number, costs=costs,
+    return filled(
+        "matrix.html", language, matrix=matrix, command=command, number=number, costs=costs,
         headline=both(lambda code: headline(matrix, code)), bar=_bar,
         languages=list(dict.fromkeys(column.language for column in matrix.columns)),
         columns=lambda code: [column for column in matrix.columns if column.language == code],

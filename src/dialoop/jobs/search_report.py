@@ -6,17 +6,16 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from dialoop.config import Choice, TuneRecipe
-from dialoop.evals.messages import REPORT_LANGUAGES, ReportLanguage
+from dialoop.evals.messages import ReportLanguage
+from dialoop.evals.pages import both, filled
 from dialoop.evals.panels import Axis, Bars, bars, parallel
-from dialoop.evals.png import style, write_png
+from dialoop.evals.png import write_png
 from dialoop.jobs.search import Searched
 from dialoop.jobs.search_words import words
 from dialoop.jobs.shootout import METHODS, Contestant, contestants
@@ -161,24 +160,13 @@ def _how(shown: _Shown, language: ReportLanguage) -> str:
 
 
 def _page(shown: _Shown) -> str:
-    def both(message: Any) -> Markup:
-        spans = (
-            Markup('<span lang="{}" class="{}">{}</span>').format(code, code, message(code))
-            for code in REPORT_LANGUAGES
-        )
-        return Markup("").join(spans)
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = (files("dialoop") / "assets" / "report" / "search.html").read_text(encoding="utf-8")
     sides = {
         "rows": [_side(each, shown.imitates) for each in shown.compared],
         "header": SIDES,
         "chart": shown.sides,
     }
-    return environment.from_string(text).render(
-        language="en", name=shown.name, style=Markup(style()), t=lambda key: both(lambda c: words(key, c)),
+    return filled(
+        "search.html", name=shown.name, t=lambda key: both(lambda c: words(key, c)),
         headline=both(shown.headline), counts=both(shown.counts),
         unlike=both(shown.unlike) if shown.unlike("en") else "",
         sides={**sides, "how": both(lambda code: _how(shown, code))}, importance=shown.importance,
