@@ -41,7 +41,7 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
     if isinstance(precision, torch.dtype):
         return Dense(weight, bias, precision)
     if weight.device.type != "cpu":
-        return _Plain(weight, bias)
+        return Dense(weight, bias, weight.dtype)
     if precision is None:
         return _Widened([(weight.detach(), bias)])
     bias = None if bias is None else bias.detach().float()
@@ -55,7 +55,7 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
             return _Bfloat16(weight, bias)
         if _has_fbgemm() and float(weight.detach().abs().max()) <= LARGEST_HALF:
             return _Half(weight, bias)
-    return _Float32(weight, bias) if _has_mkldnn() else _Plain(weight.float(), bias)
+    return _Float32(weight, bias) if _has_mkldnn() else Dense(weight, bias, torch.float32)
 
 
 def _has_fbgemm() -> bool:
@@ -71,21 +71,13 @@ def _has_vnni() -> bool:
     return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
 
 
-class _Plain:
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias, self.dtype = weight.detach(), bias, weight.dtype
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x.to(self.dtype), self._weight, self._bias)
-
-
 class Dense(nn.Module):
-    """A module, so that a compiler knows its weights as constants."""
+    """Weights in their plain order; a module, so that a compiler knows them as constants."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
-        self.weight = nn.Parameter(weight.detach().to(dtype, copy=True), requires_grad=False)
+        self.weight = nn.Parameter(weight.detach().to(dtype), requires_grad=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().to(dtype), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
