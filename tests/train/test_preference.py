@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
 from torch.nn.functional import logsigmoid, sigmoid
 from transformers import AutoModelForCausalLM
@@ -65,9 +66,11 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> PairRows:
     return referenced(PackedBody(loaded(tiny_model())), [rows()], tmp_path_factory.mktemp("r"), 200)[0]
 
 
-def plain(directory: Path, pairs: PairRows) -> tuple[Any, Tensor, Tensor]:
-    """The model, (pairs, 2) log-probabilities of the answers by transformers alone, and their tokens."""
+def plain(directory: Path, pairs: PairRows, adapter: Path | None = None) -> tuple[Any, Tensor, Tensor]:
+    """The model, (pairs, 2) log-probabilities of the answers by transformers and peft, and their tokens."""
     model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    if adapter:
+        model = PeftModel.from_pretrained(model, adapter)
     sums, counts = [], []
     for side in pairs.rendered:
         ids = torch.tensor([side.token_ids])
@@ -126,6 +129,20 @@ def test_the_reference_is_the_base_whatever_the_method_puts_before_it(tmp_path: 
         found = referenced(PackedBody(attached.model), [rows()], tmp_path / name, 64)[0]
         given = torch.tensor([pair.reference for pair in found.rows])
         torch.testing.assert_close(given, expected, atol=2e-4, rtol=1e-5, msg=name)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_that_is_trained_on_is_its_own_reference(tmp_path: Path) -> None:
+    run(tmp_path / "first", objective={"kind": "dpo"}, train__epochs=2.0)
+    adapter = tmp_path / "first" / "artefact"
+    ref = ModelRef("tiny", tiny_model(), adapter)
+    chosen = recipe(objective={"kind": "dpo"}, method={"kind": "continue"})
+    attached = method_of(chosen.method).attach(loaded(tiny_model()), ref, seed=0)
+    found = referenced(PackedBody(attached.model), [rows()], tmp_path / "second", 64, opened=True)[0]
+    expected = plain(tiny_model(), rows(), adapter)[1].detach()
+    given = torch.tensor([pair.reference for pair in found.rows])
+    torch.testing.assert_close(given, expected, atol=2e-4, rtol=1e-5)
+    assert (expected - plain(tiny_model(), rows())[1].detach()).abs().max() > 0.01
 
 
 def test_the_reference_is_computed_once_and_kept(tmp_path: Path, policy: Path) -> None:

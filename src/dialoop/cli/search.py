@@ -32,7 +32,7 @@ def search(
         ),
     ] = False,
 ) -> None:
-    """Vary what [search] names, stop poor trials early, write the best recipe. The same command goes on."""
+    """Vary the fields that a recipe names, stop poor ones early, write the best. The same command goes on."""
     from rich.console import Console
 
     from dialoop.config import TuneRecipe, load_recipe
