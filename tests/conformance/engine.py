@@ -52,7 +52,7 @@ class EngineConformance:
         assert [delta.usage is not None for delta in deltas] == [False] * (len(deltas) - 1) + [True]
 
     async def test_the_answer_comes_in_pieces(self, engine: Engine) -> None:
-        assert len(await deltas_of(engine, asking(engine))) > 3
+        assert len(await deltas_of(engine, asking(engine))) > 1
 
     async def test_a_longer_history_uses_more_prompt_tokens(self, engine: Engine) -> None:
         short, long = await answer(engine, asking(engine, "Hi")), await answer(engine, asking(engine))

@@ -16,6 +16,7 @@ import traceback
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from dialoop.engine.gather import Gatherer
 from dialoop.engine.wire import Line, Said, Setup, sealed
 from dialoop.models.allocator import keep_freed_memory
 
@@ -77,7 +78,7 @@ def _load(setup: Setup, line: Line, core: Future[LocalCore]) -> None:
         from dialoop.engine.local import LocalCore
 
         models = open_models(setup.refs, context=setup.context, precision=setup.precision)
-        local = LocalCore(models, lambda said: _send(line, said), **setup.options)
+        local = LocalCore(models, Gatherer(lambda said: _send(line, said)), **setup.options)
         for model, shelved in setup.shelved:
             local.know(model, shelved)
         keep_freed_memory()  # not before: what loading frees is given back

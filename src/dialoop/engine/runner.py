@@ -82,20 +82,22 @@ def runner_of(
     blocks: int,
     *,
     rows: int = 1,
+    context: int = 0,
     adapters: Adapters | None = None,
     precision: Precision | None = None,
     compiled: bool = False,
 ) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
 
-    rows: the most sequences of one step.  precision: of the weights, which belong to the runner then and are
-    packed; None = they stay as they are, others may use them.  compiled: the layers too, of a model so small
-    that it helps; others say in the log that they are not.
+    rows: the most sequences of one step.  context: tokens of the longest, 0 = not known.  precision: of the
+    weights, which belong to the runner then and are packed; None = they stay as they are, others may use
+    them.  compiled: the layers too, of a model so small that it helps; others say in the log that they are
+    not.
     """
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision, compiled)
     if body is not None:
-        return PagedRunner(body, blocks, rows, adapters)
+        return PagedRunner(body, Cache(blocks * BLOCK, lanes=rows, longest=context), adapters)
     if isinstance(opening_of(model), PrefixOpening):
         raise ModelError(
             f"{type(model).__name__} takes no keys and values from outside: serve a model that was tuned by "
@@ -143,11 +145,11 @@ class PagedRunner:
 
     shares = True
 
-    def __init__(self, body: Body, blocks: int, rows: int, adapters: Adapters) -> None:
+    def __init__(self, body: Body, cache: Cache, adapters: Adapters) -> None:
         self._body = body
         self._adapters = adapters
         self._device = body.device
-        self._cache = Cache(blocks * BLOCK, lanes=rows)
+        self._cache = cache
         self._lanes: dict[Tokens, Lane] = {}
 
     def logits(self, pieces: Sequence[Piece]) -> Tensor:

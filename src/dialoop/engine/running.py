@@ -48,8 +48,9 @@ class Running:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
         self._runner = runner_of(
-            model, blocks, rows=max_rows, adapters=self.adapters, precision=precision, compiled=compiled
-        )
+            model, blocks, rows=max_rows, context=context, adapters=self.adapters, precision=precision,
+            compiled=compiled,
+        )  # fmt: skip
         self._blocks = Blocks(blocks, BLOCK)
         self._scheduler = Scheduler(
             self._blocks, step_tokens=step_tokens, max_running=max_rows, sharing=self._runner.shares

@@ -20,7 +20,7 @@ from torch.nn import functional
 LANE_QUERIES = 16
 """The most tokens that a sequence may read in one step from its lane."""
 SMALLEST_LANE = 256
-"""Tokens; the others are its powers of two."""
+"""Tokens; the others are twice as many, four times, and so on, and none has more than a sequence may."""
 
 
 class Lane:
@@ -52,10 +52,14 @@ class Span:
 
 
 class Cache:
-    """Keys and values of `slots` tokens in every layer; memory is touched as it fills."""
+    """Keys and values of `slots` tokens in every layer; memory is touched as it fills.
 
-    def __init__(self, slots: int, lanes: int = 0) -> None:
+    lanes: the most sequences that have one.  longest: tokens that a sequence may have, 0 = not known.
+    """
+
+    def __init__(self, slots: int, lanes: int = 0, longest: int = 0) -> None:
         self.slots = slots
+        self._longest = longest
         self.layers: dict[int, Tensor] = {}
         self._most = lanes
         self._groups: dict[int, Lanes] = {}
@@ -94,6 +98,8 @@ class Cache:
             lane.group.leave(lane)
         if lane.group is None and self.layers:
             capacity = max(SMALLEST_LANE, 1 << (span.stop - 1).bit_length())
+            if span.stop <= self._longest:
+                capacity = min(capacity, self._longest)
             taken = sum(len(group.members) * group.capacity for group in self._groups.values())
             if taken + capacity <= max(self.slots, capacity):
                 group = self._groups.get(capacity) or Lanes(self, capacity, self._most)
