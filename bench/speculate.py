@@ -38,6 +38,8 @@ Asked = tuple[list[int], list[int] | None]
 class Script:
     """Forces an answer, through the door of the grammars."""
 
+    hurried = False
+
     def __init__(self, ids: Sequence[int]) -> None:
         self._ids = ids
         self._said = 0
