@@ -60,9 +60,8 @@ class Script:
 
 def dialogues() -> list[tuple[Message, ...]]:
     """The sample dialogues of both languages that end with an answer."""
-    lines = [
-        line for name in ("en", "zh") for line in (ASSETS / f"samples/{name}.jsonl").open(encoding="utf-8")
-    ]
+    files = [ASSETS / f"samples/{name}.jsonl" for name in ("en", "zh")]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     turns = [[Message(m["role"], m["content"]) for m in json.loads(line)["messages"]] for line in lines]
     return [tuple(each) for each in turns if each[-1].role == "assistant"]
 
