@@ -76,3 +76,16 @@ def test_changing_one_document_leaves_the_others_as_they_were() -> None:
     assert torch.equal(before[:5], after[:5])
     assert torch.equal(before[14:], after[14:])
     assert not torch.allclose(before[5:14], after[5:14])
+
+
+def test_dropout_leaves_out_weights_and_makes_the_others_more() -> None:
+    """Of documents of one token each, whose only weight is 1."""
+    q, k, v = rows([1] * 64, 4, 2)
+    torch.manual_seed(0)
+    seen = packed_attention(q, k, v, [1] * 64, SCALE, dropout=0.25)
+    kept = seen.ne(0).all(-1)
+    assert torch.equal(kept, seen.ne(0).any(-1))
+    torch.testing.assert_close(seen, kept[..., None] * v.repeat_interleave(2, 1) / 0.75)
+    assert 0.6 < kept.double().mean() < 0.9
+    (gradient,) = torch.autograd.grad(seen.sum(), v)
+    torch.testing.assert_close(gradient[..., 0], kept.double().view(64, 2, 2).sum(-1) / 0.75)

@@ -17,6 +17,8 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
 )
@@ -101,6 +103,26 @@ def test_other_architectures_get_the_hidden_states_of_each_document_alone(kind: 
 def test_a_sliding_window_is_never_packed(kind: str) -> None:
     body = PackedBody(fresh(kind))
     assert not body.packs
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+def test_dropout_of_attention_is_the_models_own_in_training_and_none_else(kind: str) -> None:
+    config = {**SMALL, "attention_dropout": 0.3}
+    if kind == "llama":
+        model: Any = LlamaForCausalLM(LlamaConfig(**config))
+    else:
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**{k: v for k, v in config.items() if k != "head_dim"}))
+    wanted = alone(model.eval())
+    model.train()
+    torch.manual_seed(1)
+    dropped = model.get_decoder()(input_ids=IDS[None]).last_hidden_state[0]
+    body = PackedBody(model)
+    assert body.packs
+    torch.manual_seed(1)
+    torch.testing.assert_close(body.hidden(IDS, (len(IDS),)), dropped, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(body.hidden(IDS, LENGTHS), body.hidden(IDS, LENGTHS), atol=1e-2)
+    model.eval()
+    torch.testing.assert_close(body.hidden(IDS, LENGTHS), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_released_model_attends_as_before_and_generates_with_a_cache() -> None:

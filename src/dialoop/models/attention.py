@@ -3,7 +3,7 @@
 On CPUs torch's flash kernel reaches a tenth of what its batched matrix products reach (bench/train.py);
 these products are used instead, in blocks of queries so that about half of the scores above the
 diagonal are never computed. Query heads that share keys stand below each other in one product, so keys are
-never repeated. On other devices torch's own kernel is called for each document.
+never repeated. With dropout, and on other devices, torch's own kernel is called for each document.
 """
 
 from __future__ import annotations
@@ -152,21 +152,26 @@ class _BlockAttention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float, dropout: float = 0.0
+) -> Tensor:
     """Causal attention inside each document of a packed row.
 
     q: (T, H, D); k, v: (T, H_kv, D), H a multiple of H_kv; lengths: of the documents, summing to T.
+    dropout: the share of attention weights that are left out; with any, torch's kernel is called.
     Returns (T, H, D).
     """
-    if q.device.type == "cpu":
+    if q.device.type == "cpu" and not dropout:
         return _BlockAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-any-return, no-untyped-call]
     ends = list(accumulate(lengths))
     places = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    return torch.cat([_alone(q[at], k[at], v[at], scale) for at in places])
+    return torch.cat([_alone(q[at], k[at], v[at], scale, dropout) for at in places])
 
 
-def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
     """One document, by torch's own kernel."""
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-    out = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
+    out = functional.scaled_dot_product_attention(
+        q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=True
+    )
     return out[0].transpose(0, 1)

@@ -29,7 +29,8 @@ def _attention(
         key, value = opening_past.give(int(module.layer_idx), key, value)  # type: ignore[arg-type]
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     lengths = document_lengths or (q.shape[0],)
-    out = packed_attention(q, k, v, lengths, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = packed_attention(q, k, v, lengths, scale, dropout=dropout)
     return out[None], None
 
 
