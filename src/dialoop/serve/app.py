@@ -104,7 +104,7 @@ def make_app(
     for router in (
         chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
         response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
-        completion_routes(chat, **bounds),
+        completion_routes(chat, trials=on_trial, **bounds),
         moderation_routes(policy, **bounds),
         token_routes(engine, **bounds),
         scoring_routes(engine, **bounds),
