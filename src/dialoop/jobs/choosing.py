@@ -15,6 +15,7 @@ from dialoop.chat.wire import conversation_to_openai
 from dialoop.engine.loaded import LoadedEncoder, LoadedHead, open_models
 from dialoop.engine.local import LocalEngine
 from dialoop.errors import EvalError
+from dialoop.evals.choices import chosen_of
 from dialoop.evals.cost import Cost, cost_of
 from dialoop.evals.embedding import Vectors, vectors_of
 from dialoop.evals.suites import Task
@@ -78,9 +79,8 @@ class Choosing:
                 scores, right = await self._once(engine, case, chosen.ask)
             done += 1
             self._on_done("choosing", done, len(chosen.asked))
-            best = case.options[int(np.argmax(scores))]
             total, tokens = right or (None, 0)
-            return Outcome(case, best, total, tokens, scores)
+            return Outcome(case, chosen_of(case, scores), total, tokens, scores)
 
         return tuple(await asyncio.gather(*map(one, chosen.asked)))
 

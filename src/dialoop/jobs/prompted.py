@@ -22,6 +22,7 @@ from dialoop.data.exact import content_keys
 from dialoop.engine.loaded import LoadedModel, open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.errors import ConfigError, ContextLengthError
+from dialoop.evals.choices import chosen_of
 from dialoop.evals.task import Case, Outcome
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
 from dialoop.jobs.options import Ask, score_options
@@ -331,7 +332,7 @@ def _chosen(case: Case, labels: tuple[str, ...], shares: Probabilities) -> Outco
     """The most probable label, and the log-probabilities of all."""
     graded = replace(case, options=labels, grades=tuple(float(label == case.reference) for label in labels))
     logs = np.log(np.maximum(shares, np.finfo(np.float64).tiny))
-    return Outcome(graded, labels[int(shares.argmax())], scores=tuple(map(float, logs)))
+    return Outcome(graded, chosen_of(graded, shares.tolist()), scores=tuple(map(float, logs)))
 
 
 def with_few_shot(prompt: Prompt, **settings: Any) -> Prompt:
