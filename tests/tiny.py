@@ -129,6 +129,20 @@ def _write_tokenizer(directory: Path, vocab_size: int, template: str, context: i
     return {name: tokenizer.token_to_id(name) for name in SPECIALS}
 
 
+def long_dialogues(count: int = 12, exchanges: int = 8) -> list[dict[str, Any]]:
+    """Rows of dialogues whose last turns fit the tiny model's context, and whose whole does not."""
+    parcels = ("a red box", "two small books", "the green lamp", "shoes", "one watch")
+    rows: list[dict[str, Any]] = []
+    for i in range(count):
+        said = [f"{n + i}: I ask for {parcels[(n + i) % 5]}, which has not come" for n in range(exchanges)]
+        turns = [
+            ({"role": "user", "content": text}, {"role": "assistant", "content": "Wait."}) for text in said
+        ]
+        last = {"role": "assistant", "content": f"It is {'late' if i % 2 else 'here'}."}
+        rows.append({"messages": [*sum(turns[:-1], ()), turns[-1][0], last]})
+    return rows
+
+
 @functools.cache
 def tiny_model() -> Path:
     """The default tiny model, made once a process and removed at its end; treat it as read-only."""

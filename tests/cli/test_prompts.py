@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from dialoop.cli.app import app
 from dialoop.errors import ConfigError, DialoopError, RequestError, StoreError
-from tests.tiny import tiny_model
+from tests.tiny import long_dialogues, tiny_model
 
 
 def run(home: Path, *words: str, code: int = 0) -> str:
@@ -108,3 +108,14 @@ def test_prompts_are_measured_and_a_better_one_is_searched_for(tmp_path: Path) -
         assert "classify@0 stays" in first
     again = run(tmp_path, "optimise", *search)
     assert again.splitlines()[1] == first.splitlines()[1]
+
+
+def test_dialogues_beyond_the_context_are_searched_on_and_their_cuts_told(tmp_path: Path) -> None:
+    rows = tmp_path / "long.jsonl"
+    rows.write_text("\n".join(map(json.dumps, long_dialogues(16))))
+    shown = run(
+        tmp_path, "optimise", str(tiny_model()), "dialogue", str(rows), "--budget", "20", "--max-tokens", "4",
+        "--trial-cases", "4", "--test-cases", "4", "--with", "rounds=1", "--with", "shots=[]",
+    )  # fmt: skip
+    assert "round 1" in shown
+    assert "times a question lost its oldest turns" in shown

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dialoop.errors import EvalError
-from dialoop.evals.choices import with_options
+from dialoop.evals.choices import chosen_of, with_options
+from dialoop.evals.labels import calibration_error
 from dialoop.evals.ranking import recall_at, reciprocal_rank
 from dialoop.evals.suites import task_named
 from dialoop.evals.task import Case, Outcome, cases
@@ -59,6 +60,17 @@ def test_answers_that_are_no_labels_are_refused() -> None:
 def test_a_model_that_says_the_same_of_all_gains_nothing() -> None:
     assert recall_at(1).value([[0.0, 0.0]], [[1.0, 0.0]]) == 0
     assert reciprocal_rank().value([[0.0, 0.0]], [[1.0, 0.0]]) == 50
+
+
+def test_ties_count_as_wrong_wherever_the_right_option_stands() -> None:
+    rows = asked(("2+2?", "four"), options=["four", "three", "five"])
+    (case,) = with_options(rows, rows, "labels")
+    assert case.grades == (1.0, 0.0, 0.0)
+    assert chosen_of(case, (-1.0, -1.0, -1.0)) != "four"
+    assert chosen_of(case, (-1.0, -1.0, -2.0)) == "three"
+    assert chosen_of(case, (-0.5, -1.0, -1.0)) == "four"
+    assert recall_at(1).value([(-1.0,) * 3], [case.grades]) == 0
+    assert calibration_error().value([(0.0,) * 3], [case.grades]) == pytest.approx(0)
 
 
 def test_confidence_is_read_from_the_scores_of_options() -> None:

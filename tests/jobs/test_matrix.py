@@ -21,7 +21,7 @@ from dialoop.evals.suites import task_named
 from dialoop.evals.task import Outcome, cases
 from dialoop.jobs.matrix import Crossing, Wording, cross
 from dialoop.types import Conversation, Message
-from tests.tiny import make_tiny_model, tiny_model
+from tests.tiny import CONTEXT, long_dialogues, make_tiny_model, tiny_model
 
 SETTINGS = EvalSettings(max_cases=6, max_tokens=4, resamples=200)
 KIND = Wording("kind", lambda case: Conversation((Message("system", "Be kind."), *case.history.messages)))
@@ -91,6 +91,20 @@ def test_sides_that_answered_other_cases_are_refused(tmp_path: Path) -> None:
         matrix_of([*first, *second], task_named("classification"))
     with pytest.raises(ConfigError, match="at least one --model"):
         cross(Crossing((), (Wording("none"),), ("sample:en",)), tmp_path, lambda *_: None)
+
+
+@pytest.mark.parametrize("task", ["selection", "reply"])
+def test_a_history_that_is_too_long_is_asked_about_without_its_oldest_turns(
+    task: str, tmp_path: Path
+) -> None:
+    rows, out = tmp_path / "long.jsonl", tmp_path / "out"
+    rows.write_text("\n".join(map(json.dumps, long_dialogues(exchanges=30))), encoding="utf-8")
+    words = ["--home", str(tmp_path), "matrix", str(rows), "--model", str(tiny_model()), "--task", task]
+    words += ["--max-cases", "6", "--max-tokens", "4", "--no-speed", "--out", str(out)]
+    done = CliRunner().invoke(app, [*words, "--prompt", "none", "--prompt", "dialogue"])
+    assert done.exit_code == 0, done.output
+    plain, worded = json.loads((out / "matrix.json").read_text(encoding="utf-8"))["sides"]
+    assert min(plain["tokens"], worded["tokens"]) > CONTEXT
 
 
 SHOWN = """

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dialoop.chat.prompt import Prompt
+from dialoop.chat.wire import conversation_from_openai
 from dialoop.config.optimising import OptimiseSettings
 from dialoop.config.prompts import parse_prompt
 from dialoop.errors import EvalError
+from dialoop.evals.task import Case
 from dialoop.jobs.optimise import Optimiser
 from dialoop.jobs.prompt_data import PromptData, prompt_data
 from dialoop.jobs.prompted import Asking, Prompted, with_few_shot
@@ -21,7 +24,7 @@ from dialoop.prompting.calibration import calibrated, probabilities
 from dialoop.store.prompts import shipped
 from dialoop.types import Conversation, Message, ModelRef
 from tests.serve.scripted import Scripted
-from tests.tiny import tiny_model
+from tests.tiny import long_dialogues, tiny_model
 
 CLASSIFY = Prompt(shipped()["classify"].settings)
 REF = ModelRef("tiny", tiny_model())
@@ -99,6 +102,36 @@ def test_what_was_asked_is_not_asked_again(data: PromptData, tmp_path: Path) -> 
             told.append((tmp_path / f"{model.hash}.jsonl").read_text())
         heard[-1] += [str(len(text.splitlines())) for text in told]
     assert heard[0] == heard[1]
+
+
+def test_a_history_that_is_too_long_is_scored_as_if_its_oldest_turns_had_not_been_said(
+    tmp_path: Path,
+) -> None:
+    (row,) = long_dialogues(1)
+    history = conversation_from_openai({"messages": row["messages"][:-1]})
+    case = Case(history, "late", "en", "g", "long", 0)
+    dialogue = Prompt(shipped()["dialogue"].settings)
+    asking = Asking(dialogue, {}, None, ("late", "here"), calibrate=False)
+    for _ in range(2):
+        with Prompted(REF, max_tokens=4, kept=tmp_path) as model:
+            shown = model.shown(asking, [case])
+            assert model.tokens(shown[0].asked) > 256
+            found = model.shares(asking, shown)
+            (likely,) = model.likelihoods(asking, [case])
+            (written,) = model.outcomes(Asking(dialogue), [case])
+            assert model.shortened == 3
+            left = range(2, len(history.messages), 2)
+            rest = next(
+                shorter
+                for start in left
+                if model.tokens(dialogue.ask(shorter := replace(history, messages=history.messages[start:])))
+                <= 256 - 8
+            )
+            short = replace(case, history=rest)
+            assert np.allclose(found, model.shares(asking, model.shown(asking, [short])))
+            assert likely.log_likelihood == model.likelihoods(asking, [short])[0].log_likelihood
+            assert written.answer == model.outcomes(Asking(dialogue), [short])[0].answer
+            assert model.shortened == 3
 
 
 SETTINGS = OptimiseSettings(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dialoop.backends.echo import EchoEngine
 from dialoop.serve.metrics import ALIASED, Metrics
 from dialoop.serve.watched import watched
+from dialoop.store.registry import Store
 from dialoop.types import Embed, Engine, Health, Load, Occupied, Score
 from tests.engine.children import child_engine
 from tests.serve.running import serving
@@ -100,3 +103,27 @@ def test_what_is_watched_can_do_what_it_could(engine: EchoEngine, able: bool) ->
     assert isinstance(around, Embed) == able
     assert not any(isinstance(around, kind) for kind in (Score, Load, Health, Occupied))
     assert around.models() == engine.models()
+
+
+def test_answers_are_counted_by_the_registered_prompt_that_asked(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.prompts.add('name = "short"\n[wording.en]\nsystem = "Be short."\n')
+    with serving(EchoEngine(), store=store) as url:
+        for prompt in (
+            {"id": "short"},
+            {"id": "short", "version": "1"},
+            {"id": "assistant"},
+            {"id": "made-up"},
+        ):
+            httpx.post(url + CHAT, json={**BODY, "prompt": prompt})
+        asked = {"model": "echo", "input": "Hi", "prompt": {"id": "short"}, "stream": True}
+        httpx.post(f"{url}/v1/responses", json=asked)
+        httpx.post(url + CHAT, json={**BODY, "model": "no-such", "prompt": {"id": "short"}})
+        httpx.post(url + CHAT, json=BODY)
+        seen = read(url)
+    found = {
+        (labels["prompt"], labels["version"], labels["model"]): value
+        for (name, pairs), value in seen.items()
+        if name == "dialoop_prompt_requests_total" and (labels := dict(pairs))
+    }
+    assert found == {("short", "1", "echo"): 3, ("assistant", "0", "echo"): 1}

@@ -13,6 +13,7 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from dialoop.errors import RequestError
+from dialoop.serve.metrics import Metrics
 from dialoop.serve.prompts import PromptShelf
 from dialoop.store.registry import Store
 from dialoop.types import ChatRequest, Embedded, Tokenized
@@ -248,7 +249,7 @@ def test_a_soft_prompt_is_answered_by_its_own_model(engine: Scripted, tmp_path: 
     with Store.open(tmp_path) as store:
         soft = store.models.register("softly", "prompt", tiny_model(), base=base)
         store.prompts.add(f'name = "soft"\nsoft = "{soft.ref}"\n[wording.en]\nsystem = "Hello."')
-        shelf, project = PromptShelf(store, engine), store.project
+        shelf, project = PromptShelf(store, engine, Metrics()), store.project
         for model in (None, base, "softly", "softly@1"):
             body: dict[str, Any] = {"model": model, "prompt": {"id": "soft"}, "messages": []}
             found = asyncio.run(shelf.named(project, body))

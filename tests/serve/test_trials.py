@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dialoop.cli.site import check_trials, read_site
 from dialoop.config.trials import TrialSettings, subject_of
 from dialoop.errors import ConfigError
 from dialoop.store.registry import Store
+from dialoop.types import CompleteRequest, Delta, Served, Tokenized, Usage
 from tests.serve.running import serving
 from tests.serve.scripted import Scripted
 from tests.serve.test_responses import asking
@@ -83,6 +86,47 @@ def test_chats_and_responses_go_to_the_users_arm(tmp_path: Path) -> None:
         assert "x-dialoop-arm" not in client.chat.completions.with_raw_response.create(
             model="echo", messages=[{"role": "user", "content": "Hi"}]
         ).headers  # fmt: skip
+
+
+class Completing(Scripted):
+    """Two models, which say who was asked to go on."""
+
+    def models(self) -> tuple[Served, ...]:
+        (echo,) = super().models()
+        return (echo, replace(echo, name="echo-2"))
+
+    async def complete(self, request: CompleteRequest) -> AsyncGenerator[Delta, None]:
+        yield Delta(0, f" by {request.model}", finish_reason="stop", usage=Usage(1, 2))
+
+    async def tokenize(self, model: str, text: object, *, framed: bool = True) -> Tokenized:
+        return Tokenized((1,), ("a",), 8)
+
+    async def detokenize(self, model: str, ids: object) -> str:
+        return "a"
+
+
+def test_texts_go_on_by_the_users_arm_where_the_arms_are_models_alone(tmp_path: Path) -> None:
+    two = TrialSettings.model_validate(
+        {"arms": [{"name": "old", "model": "echo"}, {"name": "new", "model": "echo-2"}]}
+    )
+    with asking(Completing(), tmp_path, trials={"two": two, "desk": DESK}) as client:
+        ask_for = client.completions.with_raw_response.create
+        seen = set()
+        for user in USERS[:8]:
+            arm = two.arm_of("two", subject_of("two", user))
+            told = ask_for(model="two", prompt="On and", user=user)
+            assert told.headers["x-dialoop-arm"] == f"two/{arm.name}"
+            assert told.parse().choices[0].text == f" by {arm.model}"
+            streamed = ask_for(model="two", prompt="On and", user=user, stream=True)
+            assert streamed.headers["x-dialoop-arm"] == f"two/{arm.name}"
+            assert "".join(c.text for e in streamed.parse() for c in e.choices) == f" by {arm.model}"
+            seen.add(arm.name)
+        assert seen == {"old", "new"}
+        assert ask_for(model="two", prompt="On and").headers["x-dialoop-arm"] == "two/old"
+        assert "x-dialoop-arm" not in ask_for(model="echo", prompt="On and").headers
+        for user in USERS[:8]:
+            with pytest.raises(BadRequestError, match="arm short puts a prompt around messages"):
+                ask_for(model="desk", prompt="On and", user=user)
 
 
 def test_ratings_are_kept_by_pseudonym_and_read_by_the_command(tmp_path: Path) -> None:

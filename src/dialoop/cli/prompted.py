@@ -106,6 +106,7 @@ def evaluate(
         outcomes = {name: running.outcomes(asking, data.cases) for name, asking in rows.items()}
         if running.left_out:
             console.print(f"{running.left_out} examples did not fit and gave way to others", highlight=False)
+        _tell_shortened(console, running)
     _print_rows(console, data, outcomes, seed)
 
 
@@ -168,6 +169,7 @@ def optimise(
             running, version.settings, data, settings, language=spoken, values=given, proposed=proposals,
             say=lambda line: console.print(line, highlight=False, soft_wrap=True),
         ).run()  # fmt: skip
+        _tell_shortened(console, running)
     evidence = {**found.evidence, "prompt": version.ref, "command": command_line()}
     with open_project(context.obj, project) as store:
         made = store.prompts.add(found.best.settings.toml(), parent=version.ref, evidence=evidence)
@@ -177,6 +179,13 @@ def optimise(
 
         for path in write_prompt(made, out):
             console.print(f"{path}: {made.ref}", highlight=False, soft_wrap=True)
+
+
+def _tell_shortened(console: Console, running: Prompted) -> None:
+    if running.shortened:
+        console.print(
+            f"{running.shortened} times a question lost its oldest turns, to fit the context", highlight=False
+        )
 
 
 def _tell(console: Console, made: str, before: str, found: Optimised) -> None:

@@ -34,6 +34,16 @@ def with_options(
     )
 
 
+def chosen_of(case: Case, scores: Sequence[float]) -> str:
+    """The option with the highest score; of equal ones the least right, so that ties count as wrong: a model
+    that finds all options equally good has chosen none of them.
+    """
+    best = max(scores)
+    grades = case.grades or (0.0,) * len(scores)
+    tied = [place for place, score in enumerate(scores) if score == best]
+    return case.options[min(tied, key=lambda place: grades[place])]
+
+
 def _options(
     case: Case,
     every: Mapping[str, None],

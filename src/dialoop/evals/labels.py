@@ -84,9 +84,9 @@ def calibration_error(bins: int = BINS) -> Metric:
 
 
 def _sure_and_right(scores: Sequence[float], grades: Sequence[float]) -> tuple[float, float]:
-    """The likeliest option's share of all probability, and 1 where it is right."""
+    """The likeliest option's share of all probability, and 1 where it is right; of equal ones the share."""
     logs = np.asarray(scores, float)
     if len(logs) != len(grades) or not np.isfinite(logs).all():
         raise EvalError(f"{len(logs)} scores came for {len(grades)} options: give a finite one of each")
-    best = int(logs.argmax())
-    return float(1 / np.exp(logs - logs[best]).sum()), float(grades[best] > 0)
+    best = logs == logs.max()
+    return float(1 / np.exp(logs - logs.max()).sum()), float((np.asarray(grades)[best] > 0).mean())

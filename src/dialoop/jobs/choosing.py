@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,16 @@ from dialoop.chat.pairs import history_text
 from dialoop.chat.wire import conversation_to_openai
 from dialoop.engine.loaded import LoadedEncoder, LoadedHead, open_models
 from dialoop.engine.local import LocalEngine
-from dialoop.errors import ContextLengthError, EvalError
+from dialoop.errors import EvalError
+from dialoop.evals.choices import chosen_of
 from dialoop.evals.cost import Cost, cost_of
 from dialoop.evals.embedding import Vectors, vectors_of
 from dialoop.evals.suites import Task
 from dialoop.evals.task import Case, Outcome
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
-from dialoop.jobs.judging import TIMED_ANSWERS, Cases, Done
-from dialoop.train.fit import without_oldest
-from dialoop.types import Conversation, ModelRef, Scored
+from dialoop.jobs.judging import TIMED_ANSWERS, Ask, Cases, Done
+from dialoop.jobs.options import score_options
+from dialoop.types import ModelRef, Scored
 
 LEAST = 1e-30
 """Of a class that a head does not know."""
@@ -52,52 +53,51 @@ class Choosing:
 
     def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
         """Of the asked cases, which have options."""
-        return self._runner.run(self._all(self._engine, chosen.asked))
+        return self._runner.run(self._all(self._engine, chosen))
 
-    def cost(self, asked: Sequence[Case]) -> Cost:
+    def cost(self, chosen: Cases) -> Cost:
         """Of some choices, made one by one; a first one warms up."""
-        some = asked[:: max(1, len(asked) // TIMED_ANSWERS)][:TIMED_ANSWERS]
+        some = chosen.asked[:: max(1, len(chosen.asked) // TIMED_ANSWERS)][:TIMED_ANSWERS]
 
         async def timed() -> list[tuple[float, int]]:
             found = []
             for case in [some[0], *some]:
                 begun = time.perf_counter()
-                _, _, read = await self._weigh(self._engine, case)
+                _, _, read = await self._weigh(self._engine, case, chosen.ask)
                 found.append((time.perf_counter() - begun, read))
             return found[1:]
 
         found = self._runner.run(timed())
         return cost_of([seconds for seconds, _ in found], [read for _, read in found], self._bytes)
 
-    async def _all(self, engine: LocalEngine, asked: Sequence[Case]) -> tuple[Outcome, ...]:
+    async def _all(self, engine: LocalEngine, chosen: Cases) -> tuple[Outcome, ...]:
         places, done = asyncio.Semaphore(AT_ONCE), 0
 
         async def one(case: Case) -> Outcome:
             nonlocal done
             async with places:
-                scores, right = await self._once(engine, case)
+                scores, right = await self._once(engine, case, chosen.ask)
             done += 1
-            self._on_done("choosing", done, len(asked))
-            best = case.options[int(np.argmax(scores))]
+            self._on_done("choosing", done, len(chosen.asked))
             total, tokens = right or (None, 0)
-            return Outcome(case, best, total, tokens, scores)
+            return Outcome(case, chosen_of(case, scores), total, tokens, scores)
 
-        return tuple(await asyncio.gather(*map(one, asked)))
+        return tuple(await asyncio.gather(*map(one, chosen.asked)))
 
     async def _once(
-        self, engine: LocalEngine, case: Case
+        self, engine: LocalEngine, case: Case, ask: Ask
     ) -> tuple[tuple[float, ...], tuple[float, int] | None]:
         """What was kept, or what is found now."""
         if self._kept is None or self._by_vectors:
-            return (await self._weigh(engine, case))[:2]
+            return (await self._weigh(engine, case, ask))[:2]
         asked = {
-            "history": conversation_to_openai(case.history), "options": case.options, "by": self._task.by,
+            "history": conversation_to_openai(ask(case)), "options": case.options, "by": self._task.by,
         }  # fmt: skip
         key = key_of((), asked)
         if (found := self._kept.get(key)) is not None:
             scores, right = found
             return tuple(scores), None if right is None else (right[0], right[1])
-        weighed = (await self._weigh(engine, case))[:2]
+        weighed = (await self._weigh(engine, case, ask))[:2]
         self._kept.keep(key, weighed)
         return weighed
 
@@ -105,39 +105,33 @@ class Choosing:
     def _by_vectors(self) -> bool:
         return self._task.by == "vectors" or isinstance(self._loaded, LoadedEncoder)
 
-    async def _weigh(self, engine: LocalEngine, case: Case) -> Weighed:
+    async def _weigh(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
         loaded = self._loaded
         if isinstance(loaded, LoadedHead):
-            return await (self._fits if loaded.served.kind == "scorer" else self._classes)(engine, case)
-        return await (self._near if self._by_vectors else self._likely)(engine, case)
+            return await (self._fits if loaded.served.kind == "scorer" else self._classes)(engine, case, ask)
+        return await (self._near if self._by_vectors else self._likely)(engine, case, ask)
 
-    async def _likely(self, engine: LocalEngine, case: Case) -> Weighed:
-        found = await self._scored(engine, case.history, case.options)
+    async def _likely(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
+        found = await self._scored(engine, case, ask)
         scores = tuple(each.total / (len(each.logprobs) if self._task.by == "token" else 1) for each in found)
         right = found[case.grades.index(max(case.grades))]
         return scores, (right.total, len(right.logprobs)), sum(each.read for each in found)
 
-    async def _fits(self, engine: LocalEngine, case: Case) -> Weighed:
-        found = await self._scored(engine, case.history, case.options)
+    async def _fits(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
+        found = await self._scored(engine, case, ask)
         return tuple(each.total for each in found), None, sum(each.read for each in found)
 
-    async def _scored(
-        self, engine: LocalEngine, history: Conversation, options: Sequence[str]
-    ) -> tuple[Scored, ...]:
-        """Without the oldest exchanges where all would be too long."""
-        while True:
-            try:
-                return await engine.score(self._ref.name, history, options)
-            except ContextLengthError:
-                shorter = without_oldest(history)
-                if shorter is None:
-                    raise
-                history = shorter
+    async def _scored(self, engine: LocalEngine, case: Case, ask: Ask) -> tuple[Scored, ...]:
+        asking = score_options(
+            engine, self._ref.name, case.history, case.options,
+            lambda history: ask(replace(case, history=history)),
+        )  # fmt: skip
+        return (await asking).found
 
-    async def _classes(self, engine: LocalEngine, case: Case) -> Weighed:
+    async def _classes(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
         """By the head's own classes."""
         assert isinstance(self._loaded, LoadedHead)
-        text = next((m.content for m in case.history.messages if m.role == "user"), "")
+        text = next((m.content for m in ask(case).messages if m.role == "user"), "")
         found = await engine.classify(self._ref.name, [text])
         (told,) = found.rows
         sure = dict(zip(self._loaded.labels, told.probabilities, strict=True))
@@ -149,12 +143,12 @@ class Choosing:
         scores = tuple(math.log(max(sure.get(option, 0.0), LEAST)) for option in case.options)
         return scores, None, found.prompt_tokens
 
-    async def _near(self, engine: LocalEngine, case: Case) -> Weighed:
+    async def _near(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
         """By the cosine of the vectors of history and option; those of options are made once."""
         known = self._vectors
         async with self._embedding:
             if left := [text for text in case.options if text not in known]:
                 known |= zip(left, await vectors_of(engine, self._ref.name, left), strict=True)
-        (asked,) = await vectors_of(engine, self._ref.name, [history_text(case.history)])
+        (asked,) = await vectors_of(engine, self._ref.name, [history_text(ask(case))])
         scores = np.array([known[text] for text in case.options]) @ asked
         return tuple(scores.tolist()), None, 0

@@ -104,7 +104,7 @@ def _asked(
                 models[task.options] = opened.enter_context(closing(model))
             outcomes[name] = models[task.options].outcomes(cases)
         main = models[tasks[MAIN_SET].options]
-        return outcomes, main.cost(chosen[MAIN_SET].asked) if asked.speed else None
+        return outcomes, main.cost(chosen[MAIN_SET]) if asked.speed else None
 
 
 def _report(

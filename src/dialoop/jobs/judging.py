@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,32 @@ from dialoop.evals.cost import Cost, cost_of
 from dialoop.evals.preferences import Likelihoods
 from dialoop.evals.task import Case, Outcome, cases, run
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
-from dialoop.train.fit import without_oldest
+from dialoop.train.fit import fitted
 from dialoop.types import Conversation, ModelRef, Preference, Sampling
 
 Done = Callable[[str, int, int], None]
+Ask = Callable[[Case], Conversation]
+"""A case -> what a model is asked."""
 GREEDY = Sampling(temperature=0.0)
 SCORED_AT_ONCE = 64
 TIMED_ANSWERS = 12
 
 
+def as_it_is(case: Case) -> Conversation:
+    """A history is its own question."""
+    return case.history
+
+
 @dataclass(frozen=True, slots=True)
 class Cases:
-    """asked: turns that are answered; scored: all turns, whose likelihood is computed."""
+    """asked: turns that are answered; scored: all turns, whose likelihood is computed.
+
+    ask: what a model reads of each. A history that is too long is shortened before it is put into words.
+    """
 
     asked: tuple[Case, ...]
     scored: tuple[Case, ...]
+    ask: Ask = as_it_is
 
 
 def choose_cases(test: Sequence[Conversation], settings: EvalSettings) -> Cases:
@@ -60,13 +71,17 @@ class Judged:
 
     def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
         """Greedy answers to the asked cases, likelihoods of all."""
-        return run(chosen.asked, self._answers, self._likelihoods, scored=chosen.scored)
+        plain = {case.id: case for case in (*chosen.asked, *chosen.scored)}
+        asked = [self._asked(case, chosen.ask) for case in chosen.asked]
+        scored = [self._worded(case, chosen.ask, self._holds_answered) for case in chosen.scored]
+        found = run(asked, self._answers, self._likelihoods, scored=scored)
+        return tuple(replace(each, case=plain[each.case.id]) for each in found)
 
-    def cost(self, asked: Sequence[Case]) -> Cost:
+    def cost(self, chosen: Cases) -> Cost:
         """Of some of the cases, evenly chosen and answered one by one; a first one warms up."""
-        step = max(1, len(asked) // TIMED_ANSWERS)
-        histories = [case.history for case in asked[::step][:TIMED_ANSWERS]]
-        timed = [self._timed(self._prompt(history)) for history in [histories[0], *histories]][1:]
+        step = max(1, len(chosen.asked) // TIMED_ANSWERS)
+        some = [self._asked(case, chosen.ask) for case in chosen.asked[::step][:TIMED_ANSWERS]]
+        timed = [self._timed(self._prompt(case.history)) for case in [some[0], *some]][1:]
         weights = self._loaded.model.parameters()
         size = sum(weight.numel() * weight.element_size() for weight in weights)
         return cost_of([seconds for seconds, _ in timed], [tokens for _, tokens in timed], size)
@@ -102,21 +117,22 @@ class Judged:
         )  # fmt: skip
 
     def _likelihoods(self, conversations: Sequence[Conversation]) -> list[tuple[float, int]]:
-        fitted = [within(each, self._loaded, self._context) for each in conversations]
-        keys = [self._scored_key(conversation) for conversation in fitted]
+        keys = [self._scored_key(conversation) for conversation in conversations]
         found: dict[int, tuple[float, int]] = {}
         for i, key in enumerate(keys):
             if (kept := self._get(key)) is not None:
                 found[i] = (kept[0], kept[1])
-        left = [i for i in range(len(fitted)) if i not in found]
+        left = [i for i in range(len(conversations)) if i not in found]
         for start in range(0, len(left), SCORED_AT_ONCE):
             some = left[start : start + SCORED_AT_ONCE]
-            scores = log_likelihoods(self._loaded.model, self._loaded.tokenizer, [fitted[i] for i in some])
+            scores = log_likelihoods(
+                self._loaded.model, self._loaded.tokenizer, [conversations[i] for i in some]
+            )
             for i, score in zip(some, scores, strict=True):
                 found[i] = score
                 self._keep(keys[i], list(score))
-            self._on_done("scoring", len(found), len(fitted))
-        return [found[i] for i in range(len(fitted))]
+            self._on_done("scoring", len(found), len(conversations))
+        return [found[i] for i in range(len(conversations))]
 
     def _scored_key(self, conversation: Conversation) -> str:
         """The prompt with its answer, told apart from a longer prompt by what is learnt of it."""
@@ -133,13 +149,24 @@ class Judged:
         if self._kept is not None:
             self._kept.keep(key, result)
 
-    def _prompt(self, history: Conversation) -> tuple[int, ...]:
-        """The prompt, without its oldest exchanges where it would leave no room for an answer."""
-        tokenizer, room = self._loaded.tokenizer, self._context - self._settings.max_tokens
-        prompt = render_prompt(history, tokenizer)
-        while len(prompt) > room and (shorter := without_oldest(history)) is not None:
-            history, prompt = shorter, render_prompt(shorter, tokenizer)
-        return prompt
+    def _asked(self, case: Case, ask: Ask) -> Case:
+        """In words, without its oldest exchanges where it would leave no room for an answer."""
+        room = self._context - self._settings.max_tokens
+        return self._worded(case, ask, lambda asked: len(self._prompt(asked.history)) <= room)
+
+    def _holds_answered(self, asked: Case) -> bool:
+        return len(self._prompt(asked.answered)) <= self._context
+
+    def _worded(self, case: Case, ask: Ask, fits: Callable[[Case], bool]) -> Case:
+        """The case as it is asked, about as much of its history as fits."""
+
+        def worded(history: Conversation) -> Case:
+            return replace(case, history=ask(replace(case, history=history)))
+
+        return worded(fitted(case.history, lambda history: fits(worded(history))))
+
+    def _prompt(self, asked: Conversation) -> tuple[int, ...]:
+        return render_prompt(asked, self._loaded.tokenizer)
 
 
 def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Likelihoods:
@@ -155,9 +182,4 @@ def judge_pairs(ref: ModelRef, pairs: Sequence[Preference], on_done: Done) -> Li
 
 def within(conversation: Conversation, loaded: LoadedModel, context: int) -> Conversation:
     """The conversation, without its oldest exchanges where it goes beyond the context."""
-    while len(render_prompt(conversation, loaded.tokenizer)) > context:
-        shorter = without_oldest(conversation)
-        if shorter is None:
-            break
-        conversation = shorter
-    return conversation
+    return fitted(conversation, lambda each: len(render_prompt(each, loaded.tokenizer)) <= context)

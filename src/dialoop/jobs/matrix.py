@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dialoop.chat.render import render_prompt
@@ -13,8 +12,7 @@ from dialoop.config import EvalSettings
 from dialoop.errors import ConfigError
 from dialoop.evals.matrix import Matrix, Side, matrix_of
 from dialoop.evals.suites import REPLY, task_named
-from dialoop.evals.task import Case
-from dialoop.jobs.judging import Cases, Done
+from dialoop.jobs.judging import Ask, Cases, Done, as_it_is
 from dialoop.jobs.under_test import cases_for, rows_of, under_test
 from dialoop.models.encoder import is_encoder
 from dialoop.models.head_config import head_kind
@@ -22,19 +20,16 @@ from dialoop.prompting.leakage import apart
 from dialoop.store.registry import Store
 from dialoop.types import Conversation, ModelRef
 
-Ask = Callable[[Case], Conversation]
-"""A case -> what the model is asked."""
-
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """A prompt: its name, and what it makes of a case; None = the history as it is.
+    """A prompt: its name, and what it makes of a case.
 
     examples: that it may show; one that gives a case away is refused.
     """
 
     name: str
-    ask: Ask | None = None
+    ask: Ask = as_it_is
     examples: tuple[Conversation, ...] = ()
 
 
@@ -61,32 +56,21 @@ def cross(asked: Crossing, home: Path, on_done: Done) -> Matrix:
     chosen = cases_for(task, rows.train, asked.settings)
     for prompt in asked.prompts:
         apart(prompt.examples, chosen.asked)
-    plain = {case.id: case for case in chosen.asked}
     sides = []
     for ref in refs:
         with closing(under_test(ref, task, asked.settings, on_done, kept=home / "answers")) as model:
             for prompt in asked.prompts:
-                worded = _worded(chosen, prompt)
-                answered = (each for each in model.outcomes(worded) if each.answer is not None)
-                outcomes = tuple(replace(each, case=plain[each.case.id]) for each in answered)
-                cost = model.cost(worded.asked) if asked.speed else None
-                sides.append(Side(prompt.name, ref.name, outcomes, cost, _tokens(ref, worded.asked)))
+                worded = Cases(chosen.asked, chosen.asked if chosen.scored else (), prompt.ask)
+                outcomes = tuple(each for each in model.outcomes(worded) if each.answer is not None)
+                cost = model.cost(worded) if asked.speed else None
+                sides.append(Side(prompt.name, ref.name, outcomes, cost, _tokens(ref, worded)))
     settings = asked.settings
     return matrix_of(sides, task, resamples=settings.resamples, seed=settings.seed)
 
 
-def _worded(chosen: Cases, prompt: Wording) -> Cases:
-    """The asked cases in the words of the prompt; the reference is scored after them."""
-    ask = prompt.ask
-    if ask is None:
-        return Cases(chosen.asked, chosen.asked if chosen.scored else ())
-    asked = tuple(replace(case, history=ask(case)) for case in chosen.asked)
-    return Cases(asked, asked if chosen.scored else ())
-
-
-def _tokens(ref: ModelRef, asked: Sequence[Case]) -> float | None:
+def _tokens(ref: ModelRef, chosen: Cases) -> float | None:
     """Of a question as the model reads it, on average; None of a model that has no turns."""
     if head_kind(ref.base) is not None or is_encoder(ref.base):
         return None
     tokenizer = ChatTokenizer.load(ref.base)
-    return sum(len(render_prompt(case.history, tokenizer)) for case in asked) / len(asked)
+    return sum(len(render_prompt(chosen.ask(case), tokenizer)) for case in chosen.asked) / len(chosen.asked)

@@ -22,10 +22,13 @@ from dialoop.data.exact import content_keys
 from dialoop.engine.loaded import LoadedModel, open_model
 from dialoop.engine.local import LocalEngine
 from dialoop.errors import ConfigError, ContextLengthError
+from dialoop.evals.choices import chosen_of
 from dialoop.evals.task import Case, Outcome
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
+from dialoop.jobs.options import Ask, score_options
 from dialoop.prompting.calibration import CONTENT_FREE, Probabilities, calibrated, probabilities
 from dialoop.prompting.selection import Pool, Vector, asked_text
+from dialoop.train.fit import fitted
 from dialoop.types import ChatRequest, Conversation, Message, ModelRef, Sampling, fold
 
 Done = Callable[[str, int, int], None]
@@ -54,11 +57,16 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A case as a model reads it, and the examples in it."""
+    """A case as a model reads it. ask: the words about its history, or about as much of it as fits."""
 
     case: Case
-    asked: Conversation
+    ask: Ask
     examples: tuple[Conversation, ...]
+
+    @property
+    def asked(self) -> Conversation:
+        """About the whole history."""
+        return self.ask(self.case.history)
 
 
 class Prompted:
@@ -66,7 +74,7 @@ class Prompted:
 
     max_tokens: of an answer that is written.  kept: folder of what was said.  embedder: compares examples,
     where a selection needs vectors; None = the model itself.  left_out: examples that were chosen so far and
-    did not fit.
+    did not fit.  shortened: questions so far whose history lost its oldest exchanges, to fit.
     """
 
     def __init__(
@@ -91,6 +99,7 @@ class Prompted:
         self._runner = asyncio.Runner()
         self._pools: dict[bytes, Pool] = {}
         self.left_out = 0
+        self.shortened = 0
 
     def __enter__(self) -> Prompted:
         return self
@@ -113,7 +122,7 @@ class Prompted:
 
     def scores(self, asked: Conversation, answers: Sequence[str]) -> list[float]:
         """log P(answer | what is asked) of each."""
-        (found,) = self._each("scoring", [self._scored(asked, answers)])
+        (found,) = self._each("scoring", [self._scored(asked, _as_it_is, answers)])
         return [total for total, _ in found]
 
     def outcomes(self, asking: Asking, cases: Sequence[Case]) -> tuple[Outcome, ...]:
@@ -124,13 +133,13 @@ class Prompted:
             return tuple(
                 _chosen(each.case, asking.labels, row) for each, row in zip(shown, shares, strict=True)
             )
-        texts = self._each("answering", [self._answer(each.asked, asking) for each in shown])
+        texts = self._each("answering", [self._answer(each, asking) for each in shown])
         return tuple(Outcome(each.case, text) for each, text in zip(shown, texts, strict=True))
 
     def likelihoods(self, asking: Asking, cases: Sequence[Case]) -> tuple[Outcome, ...]:
         """log P(reference | prompt) of each case; nothing is written."""
         shown = self.shown(asking, cases)
-        found = self._each("scoring", [self._scored(each.asked, (each.case.reference,)) for each in shown])
+        found = self._each("scoring", [self._told(each, (each.case.reference,)) for each in shown])
         return tuple(
             Outcome(each.case, None, total, tokens)
             for each, ((total, tokens),) in zip(shown, found, strict=True)
@@ -138,7 +147,7 @@ class Prompted:
 
     def shares(self, asking: Asking, shown: Sequence[Shown]) -> Probabilities:
         """(cases, labels): P(label | prompt) among the labels."""
-        told = self._each("scoring", [self._scored(each.asked, asking.labels) for each in shown])
+        told = self._each("scoring", [self._told(each, asking.labels) for each in shown])
         found = probabilities(np.array([[total for total, _ in row] for row in told]))
         if not asking.calibrate:
             return found
@@ -153,9 +162,7 @@ class Prompted:
         """The cases as the model reads them, each with its examples."""
         settings = asking.prompt.settings.few_shot
         if asking.pool is None and settings.select == "all":
-            return tuple(
-                Shown(case, self._ask(asking, case.history, case.language, None), ()) for case in cases
-            )
+            return tuple(Shown(case, self._asking(asking, case.language, None), ()) for case in cases)
         made: list[Shown] = []
         for language in dict.fromkeys(case.language for case in cases):
             mine = [case for case in cases if case.language == language]
@@ -173,31 +180,33 @@ class Prompted:
 
     def _with_examples(self, asking: Asking, case: Case, pool: Pool, vector: Vector | None) -> Shown:
         settings = asking.prompt.settings.few_shot
-        room = self._loaded.served.context - self._room(asking, case)
-        alone = self.tokens(self._ask(asking, case.history, case.language, ()))
+        room = self._loaded.served.context - self._room(asking)
+        bare = self._asking(asking, case.language, ())
+        history = fitted(case.history, lambda each: self.tokens(bare(each)) <= room)
+        alone = self.tokens(bare(history))
         bound = room - alone if settings.max_tokens is None else min(settings.max_tokens, room - alone)
         left: list[Conversation] = []
 
         def fits(examples: Sequence[Conversation]) -> bool:
-            fitting = self.tokens(self._ask(asking, case.history, case.language, examples)) - alone <= bound
+            worded = self._asking(asking, case.language, examples)(history)
+            fitting = self.tokens(worded) - alone <= bound
             if not fitting:
                 left.append(examples[-1])
             return fitting
 
         examples = pool.chosen(settings, case.history, vector, fits)
         self.left_out += len(left)
-        return Shown(case, self._ask(asking, case.history, case.language, examples), examples)
+        return Shown(case, self._asking(asking, case.language, examples), examples)
 
-    def _room(self, asking: Asking, case: Case) -> int:
+    def _room(self, asking: Asking) -> int:
         """Tokens that an answer may need."""
         if not asking.labels:
             return self._max_tokens
         return 8 + max(len(self._loaded.tokenizer.encode(label)) for label in asking.labels)
 
-    def _ask(
-        self, asking: Asking, history: Conversation, language: str, examples: Sequence[Conversation] | None
-    ) -> Conversation:
-        return asking.prompt.ask(history, asking.values, language=language, examples=examples)
+    def _asking(self, asking: Asking, language: str, examples: Sequence[Conversation] | None) -> Ask:
+        """The words about a history."""
+        return lambda history: asking.prompt.ask(history, asking.values, language=language, examples=examples)
 
     def _pool(self, examples: tuple[Conversation, ...], needs_vectors: bool) -> Pool:
         key = content_keys(examples).tobytes()
@@ -229,11 +238,11 @@ class Prompted:
         step = max(1, len(sets) // CONTEXTS)
         own = asking.pool is None and asking.prompt.settings.few_shot.select == "all"
         asked = [
-            self._ask(asking, Conversation((Message("user", text),)), language, None if own else examples)
+            self._asking(asking, language, None if own else examples)(Conversation((Message("user", text),)))
             for examples in sets[::step][:CONTEXTS]
             for text in CONTENT_FREE
         ]
-        told = self._each("calibrating", [self._scored(each, asking.labels) for each in asked])
+        told = self._each("calibrating", [self._scored(each, _as_it_is, asking.labels) for each in asked])
         return probabilities(np.array([[total for total, _ in row] for row in told]))
 
     def _each(self, what: str, work: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
@@ -254,29 +263,40 @@ class Prompted:
 
         return self._runner.run(all_of())
 
+    def _told(self, shown: Shown, answers: Sequence[str]) -> Callable[[], Awaitable[list[tuple[float, int]]]]:
+        return self._scored(shown.case.history, shown.ask, answers)
+
     def _scored(
-        self, asked: Conversation, answers: Sequence[str]
+        self, history: Conversation, ask: Ask, answers: Sequence[str]
     ) -> Callable[[], Awaitable[list[tuple[float, int]]]]:
         """(log P, tokens) of each answer."""
 
         async def found() -> list[tuple[float, int]]:
-            key = self._key(asked, {"scored": list(answers)})
+            key = self._key(ask(history), {"scored": list(answers)})
             if (known := self._get(key)) is not None:
-                return [(total, tokens) for total, tokens in known]
-            told = await self._engine.score(self._name, asked, answers)
-            rows = [(each.total, len(each.logprobs)) for each in told]
-            self._keep(key, rows)
+                whole = isinstance(known, list)
+                self.shortened += not whole
+                return [(total, tokens) for total, tokens in (known if whole else known["shortened"])]
+            told = await score_options(self._engine, self._name, history, answers, ask)
+            rows = [(each.total, len(each.logprobs)) for each in told.found]
+            self.shortened += told.shortened
+            self._keep(key, {"shortened": rows} if told.shortened else rows)
             return rows
 
         return found
 
-    def _answer(self, asked: Conversation, asking: Asking) -> Callable[[], Awaitable[str]]:
+    def _answer(self, shown: Shown, asking: Asking) -> Callable[[], Awaitable[str]]:
         drawn = asking.prompt.settings.parameters
         sampling = Sampling(
             temperature=0.0,
             max_tokens=min(drawn.max_tokens or self._max_tokens, self._max_tokens),
             stop=drawn.stop,
         )
+
+        room = self._loaded.served.context - self._max_tokens
+        history = fitted(shown.case.history, lambda each: self.tokens(shown.ask(each)) <= room)
+        asked = shown.ask(history)
+        self.shortened += history is not shown.case.history
 
         async def found() -> str:
             told = {"served": "greedy", "max_tokens": sampling.max_tokens, "stop": list(sampling.stop)}
@@ -304,11 +324,15 @@ class Prompted:
             self._kept.keep(key, result)
 
 
+def _as_it_is(history: Conversation) -> Conversation:
+    return history
+
+
 def _chosen(case: Case, labels: tuple[str, ...], shares: Probabilities) -> Outcome:
     """The most probable label, and the log-probabilities of all."""
     graded = replace(case, options=labels, grades=tuple(float(label == case.reference) for label in labels))
     logs = np.log(np.maximum(shares, np.finfo(np.float64).tiny))
-    return Outcome(graded, labels[int(shares.argmax())], scores=tuple(map(float, logs)))
+    return Outcome(graded, chosen_of(graded, shares.tolist()), scores=tuple(map(float, logs)))
 
 
 def with_few_shot(prompt: Prompt, **settings: Any) -> Prompt:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 
 from dialoop.evals.cost import Cost, cost_of
-from dialoop.evals.task import Case, Outcome
+from dialoop.evals.task import Outcome
 from dialoop.jobs.judging import TIMED_ANSWERS, Cases, Done
 from dialoop.train.head_answers import Answering
 from dialoop.train.heads import longest_text
-from dialoop.types import ModelRef
+from dialoop.types import Conversation, ModelRef
 
 
 class Tagging:
@@ -26,13 +25,14 @@ class Tagging:
 
     def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]:
         """Of the asked cases."""
-        said, _ = self._model.tags_for([_words(case) for case in chosen.asked])
+        said, _ = self._model.tags_for([_words(chosen.ask(case)) for case in chosen.asked])
         self._on_done("tagging", len(said), len(said))
         return tuple(Outcome(case, " ".join(tags)) for case, tags in zip(chosen.asked, said, strict=True))
 
-    def cost(self, asked: Sequence[Case]) -> Cost:
+    def cost(self, chosen: Cases) -> Cost:
         """Of some of the cases, tagged one by one; a first one warms up."""
-        some = [_words(case) for case in asked[:: max(1, len(asked) // TIMED_ANSWERS)][:TIMED_ANSWERS]]
+        step = max(1, len(chosen.asked) // TIMED_ANSWERS)
+        some = [_words(chosen.ask(case)) for case in chosen.asked[::step][:TIMED_ANSWERS]]
         seconds = []
         for words in [some[0], *some]:
             begun = time.perf_counter()
@@ -43,5 +43,5 @@ class Tagging:
         return cost_of(seconds[1:], [*map(len, some)], size)
 
 
-def _words(case: Case) -> list[str]:
-    return case.history.messages[-1].content.split()
+def _words(asked: Conversation) -> list[str]:
+    return asked.messages[-1].content.split()

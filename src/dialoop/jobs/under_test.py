@@ -16,7 +16,7 @@ from dialoop.errors import DataError, EvalError
 from dialoop.evals.choices import with_options
 from dialoop.evals.cost import Cost
 from dialoop.evals.suites import Task
-from dialoop.evals.task import Case, Outcome
+from dialoop.evals.task import Outcome
 from dialoop.jobs.choosing import Choosing
 from dialoop.jobs.judging import Cases, Done, Judged, choose_cases
 from dialoop.jobs.tagging import Tagging
@@ -36,7 +36,7 @@ class UnderTest(Protocol):
 
     def outcomes(self, chosen: Cases) -> tuple[Outcome, ...]: ...
 
-    def cost(self, asked: Sequence[Case]) -> Cost: ...
+    def cost(self, chosen: Cases) -> Cost: ...
 
 
 def rows_of(task: Task, sources: tuple[str, ...], scratch: Path) -> Dataset[Conversation]:

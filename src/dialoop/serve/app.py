@@ -100,11 +100,11 @@ def make_app(
     bounds: dict[str, Any] = {"max_body_bytes": max_body_bytes, "body_seconds": body_seconds}
     chat = Moderated(engine, policy, recorder(store)) if safety.on else engine
     judge = partial(Judged, chat, policy, record=recorder(store))
-    prompts, on_trial = PromptShelf(store, engine), Trials(trials)
+    prompts, on_trial = PromptShelf(store, engine, metrics), Trials(trials)
     for router in (
         chat_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
         response_routes(chat, keeper, judge=judge, prompts=prompts, trials=on_trial, **bounds),
-        completion_routes(chat, **bounds),
+        completion_routes(chat, trials=on_trial, **bounds),
         moderation_routes(policy, **bounds),
         token_routes(engine, **bounds),
         scoring_routes(engine, **bounds),

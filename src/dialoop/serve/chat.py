@@ -60,6 +60,7 @@ def chat_routes(
         keep = keep_of(keeper, project, body)
         judged = None if chat.moderation is None else judge(chat.moderation)
         deltas = cast(Deltas, (judged or engine).chat(chat.request))
+        deltas = prompts.counted(around, chat.request.model, deltas)
         try:
             if chat.stream:
                 return with_headers(await _stream(chat, deltas, request, keep, judged), told)

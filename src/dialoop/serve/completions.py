@@ -19,6 +19,7 @@ from dialoop.serve.events import DONE, event
 from dialoop.serve.fields import CompletionBody, StreamOptions, schema_of
 from dialoop.serve.merge import merged
 from dialoop.serve.spelling import Spelling, TextReply, Wanted
+from dialoop.serve.trials import Trials, with_headers
 from dialoop.serve.wire import checked, prediction_of, sampling_of
 from dialoop.types import Complete, CompleteRequest, Delta, Folding, Tokenize, Usage
 
@@ -92,8 +93,13 @@ def _are_ids(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(type(each) is int for each in value)
 
 
-def completion_routes(engine: object, *, max_body_bytes: int, body_seconds: float) -> APIRouter:
-    """The text completion route over `engine`, which may not complete at all."""
+def completion_routes(
+    engine: object, *, trials: Trials, max_body_bytes: int, body_seconds: float
+) -> APIRouter:
+    """The text completion route over `engine`, which may not complete at all.
+
+    trials: that may be asked in the place of a model.
+    """
     router = APIRouter()
     schema = {"application/json": {"schema": schema_of(CompletionBody)}}
 
@@ -104,16 +110,21 @@ def completion_routes(engine: object, *, max_body_bytes: int, body_seconds: floa
     )
     async def create_completion(request: Request) -> Response:
         """Go on with a text, or with several, whole or as server-sent events."""
-        asked = parse_completion(await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds))
+        body, headers = trials.placed_text(
+            await read_json(request, max_bytes=max_body_bytes, seconds=body_seconds)
+        )
+        asked = parse_completion(body)
         if not isinstance(engine, _Completes):
             raise UnsupportedError("this engine answers dialogues only: ask /v1/chat/completions")
         told = merged([_deltas(engine, each) for each in asked.requests], width=WIDTH)
         reply = TextReply(asked.requests[0].model, Spelling(engine, asked.requests, asked.wanted))
         try:
             if asked.stream:
-                return EventStream(_events(asked, reply, await begun(request.receive, told), told))
+                events = _events(asked, reply, await begun(request.receive, told), told)
+                return with_headers(EventStream(events), headers)
             async with aclosing(told):
-                return JSONResponse(await while_connected(request.receive, _whole(asked, reply, told)))
+                whole = await while_connected(request.receive, _whole(asked, reply, told))
+            return JSONResponse(whole, headers=headers)
         except ClientGoneError:
             await told.aclose()
             return Response(status_code=499)

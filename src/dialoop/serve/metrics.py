@@ -46,6 +46,10 @@ class Metrics:
         self._ended = self._counter(
             "request_success", "Answers, by how they ended.", "model", "finished_reason"
         )
+        self._by_prompt = self._counter(
+            "prompt_requests", "Answers that a registered prompt was put around.",
+            "project", "prompt", "version", "model",
+        )  # fmt: skip
         self._first = self._histogram(
             "time_to_first_token_seconds", "To the first piece of an answer.", _FIRST
         )
@@ -68,6 +72,10 @@ class Metrics:
     def began(self, model: str) -> Timing:
         """A request to `model` has begun."""
         return Timing(self, model)
+
+    def prompted(self, project: str, prompt: str, version: int, model: str) -> None:
+        """An answer to what a registered prompt asks has begun."""
+        self._by_prompt.labels(project, prompt, str(version), model).inc()
 
     def first(self, model: str, seconds: float) -> None:
         """A first piece has come."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,11 +17,13 @@ from dialoop.errors import RequestError, StoreError, UnknownRecordError, Unsuppo
 from dialoop.prompting.selection import Pool, Vector, asked_text
 from dialoop.serve.errors import HttpError
 from dialoop.serve.fields import PromptReference
+from dialoop.serve.metrics import Metrics
 from dialoop.serve.typed_body import parsed
 from dialoop.store.prompts import PromptVersion, shipped
 from dialoop.store.registry import Store
 from dialoop.types import Conversation, Embed, Tokenize
 
+D = TypeVar("D")
 _LENGTHS = ("max_completion_tokens", "max_tokens")
 POOLS = 64
 """Prompts whose examples are kept ready to be chosen from."""
@@ -38,8 +41,8 @@ class Ready:
 class Prompted:
     """A prompt that a request names, with the values that it gives.
 
-    model: that must answer, None = any.  language: of its words.  ready: examples to choose from, None = all
-    are shown.  vector: the question's, where the choice needs it.
+    project: whose prompt it is.  model: that must answer, None = any.  language: of its words.
+    ready: examples to choose from, None = all are shown.  vector: the question's, where the choice needs it.
     """
 
     version: PromptVersion
@@ -49,6 +52,7 @@ class Prompted:
     language: str | None = None
     ready: Ready | None = None
     vector: Vector | None = field(default=None, compare=False)
+    project: str = ""
 
     def ask(self, history: Conversation) -> Conversation:
         """What the model is asked. Raises RequestError, RenderError."""
@@ -106,11 +110,12 @@ class Prompted:
 class PromptShelf:
     """Prompts of any project by name. store: None = there are only the shipped ones.
 
-    engine: what embeds and counts tokens, where examples are chosen by the question.
+    engine: what embeds and counts tokens, where examples are chosen by the question.  metrics: count answers
+    by prompt.
     """
 
-    def __init__(self, store: Store | None, engine: object) -> None:
-        self._store, self._engine = store, engine
+    def __init__(self, store: Store | None, engine: object, metrics: Metrics) -> None:
+        self._store, self._engine, self._metrics = store, engine, metrics
         self._ready: OrderedDict[tuple[str, str, str], Ready] = OrderedDict()
 
     async def named(self, project: str, body: Mapping[str, Any]) -> Prompted | None:
@@ -133,11 +138,23 @@ class PromptShelf:
             raise HttpError(400, str(error), param="prompt", code="prompt_not_found") from None
         texts = said or [each for each in asked.variables.values() if isinstance(each, str)]
         language = asked.language or detect("\n".join(texts))
-        found = replace(found, language=found.prompt.language_for(language))
+        found = replace(found, language=found.prompt.language_for(language), project=project)
         if found.prompt.settings.few_shot.select == "all":
             return found
         model = str(found.model or body.get("model") or found.prompt.settings.model)
         return await self._with_examples(found, model, texts[-1] if texts else "")
+
+    async def counted(
+        self, found: Prompted | None, model: str, deltas: AsyncGenerator[D, None]
+    ) -> AsyncGenerator[D, None]:
+        """The deltas of an answer, which is counted as the prompt's with the first of them."""
+        counts = found is not None
+        async with aclosing(deltas):
+            async for delta in deltas:
+                if found is not None and counts:
+                    self._metrics.prompted(found.project, found.version.name, found.version.version, model)
+                    counts = False
+                yield delta
 
     async def _with_examples(self, found: Prompted, model: str, question: str) -> Prompted:
         """The prompt, ready to choose examples for the question. Raises what the engine refuses."""

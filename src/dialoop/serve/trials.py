@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from dialoop.config.trials import TrialSettings, subject_of
+from dialoop.config.trials import ArmSettings, TrialSettings, subject_of
 from dialoop.errors import RequestError, echo, nearest
 from dialoop.serve.body import read_json
 from dialoop.serve.caller import caller_of
@@ -31,24 +31,51 @@ class Trials:
     settings: Mapping[str, TrialSettings]
 
     def placed(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
-        """The body as its arm answers it, and the headers that tell of it; others are left as they are.
+        """The body of a dialogue as its arm answers it, and the headers that tell of it; others are left as
+        they are.
 
         Raises RequestError where both the request and the arm bring a prompt.
         """
-        name = body.get("model")
-        trial = self.settings.get(name) if isinstance(name, str) else None
+        name, trial = self._asked(body)
         if trial is None:
             return body, {}
-        user = next((body[key] for key in _USER if isinstance(body.get(key), str) and body[key]), None)
-        arm = trial.arms[0] if user is None else trial.arm_of(str(name), subject_of(str(name), user))
-        placed = {**body, "model": arm.model}
-        if arm.prompt is not None:
-            if body.get("prompt") is not None:
-                raise RequestError(
-                    f"prompt came, and the trial {name} brings its own: leave it out", param="prompt"
-                )
-            placed["prompt"] = {"id": arm.prompt}
-        return placed, {HEADER: f"{name}/{arm.name}"}
+        arm = _arm(name, trial, body)
+        placed, told = {**body, "model": arm.model}, {HEADER: f"{name}/{arm.name}"}
+        if arm.prompt is None:
+            return placed, told
+        if body.get("prompt") is not None:
+            raise RequestError(
+                f"prompt came, and the trial {name} brings its own: leave it out", param="prompt"
+            )
+        return {**placed, "prompt": {"id": arm.prompt}}, told
+
+    def placed_text(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
+        """As `placed`, of a text that is to go on, which no prompt can be put around.
+
+        Raises RequestError where an arm of the trial brings one, whichever arm the user has.
+        """
+        name, trial = self._asked(body)
+        if trial is None:
+            return body, {}
+        prompted = next((arm for arm in trial.arms if arm.prompt is not None), None)
+        if prompted is not None:
+            raise RequestError(
+                f"model = {name!r} is a trial whose arm {prompted.name} puts a prompt around messages, and a "
+                f"text has none: send messages to /v1/chat/completions, or ask a trial of models alone",
+                param="model",
+            )
+        arm = _arm(name, trial, body)
+        return {**body, "model": arm.model}, {HEADER: f"{name}/{arm.name}"}
+
+    def _asked(self, body: Mapping[str, Any]) -> tuple[str, TrialSettings | None]:
+        name = body.get("model")
+        return str(name), self.settings.get(name) if isinstance(name, str) else None
+
+
+def _arm(name: str, trial: TrialSettings, body: Mapping[str, Any]) -> ArmSettings:
+    """That of the user, or the first where nobody is named."""
+    user = next((body[key] for key in _USER if isinstance(body.get(key), str) and body[key]), None)
+    return trial.arms[0] if user is None else trial.arm_of(name, subject_of(name, user))
 
 
 def with_headers(response: R, headers: Mapping[str, str]) -> R:

@@ -112,6 +112,13 @@ def without_oldest(conversation: Conversation) -> Conversation | None:
     return replace(conversation, messages=tuple(kept))
 
 
+def fitted(history: Conversation, fits: Callable[[Conversation], bool]) -> Conversation:
+    """The history without its oldest exchanges until it fits; its last one stays, whether it fits or not."""
+    while not fits(history) and (shorter := without_oldest(history)) is not None:
+        history = shorter
+    return history
+
+
 def _name(item: Conversation | Preference, position: int) -> str:
     source, line = item.metadata.get(SOURCE), item.metadata.get("line")
     return f"{source}:{line}" if source and line else f"conversation {position + 1}"

@@ -66,7 +66,8 @@ def response_routes(
         asked = asked_of(body, await _history(keeper, project, body.previous_response_id), around)
         keep = _keep_of(keeper, project, body)
         judged = None if body.moderation is None else judge(body.moderation)
-        assembly, deltas = Assembly(body, keep is not None), asked.answer(judged or engine)
+        assembly = Assembly(body, keep is not None)
+        deltas = prompts.counted(around, asked.request.model, asked.answer(judged or engine))
         try:
             if body.stream:
                 told = await begun(request.receive, deltas)
