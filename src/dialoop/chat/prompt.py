@@ -46,6 +46,14 @@ class Prompt:
         """Whether a variable is taken from what is asked."""
         return any(variable.from_ for variable in self.settings.variables.values())
 
+    def values_in(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the variables that a row's metadata name; those that are taken from what is asked are not."""
+        return {
+            name: metadata[name]
+            for name, variable in self.settings.variables.items()
+            if variable.from_ is None and metadata.get(name) is not None
+        }
+
     def examples(self, language: str | None = None) -> tuple[Conversation, ...]:
         """Its own examples for a language."""
         wanted = self.language_for(language)

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dialoop.cli.recipes import command_line
 from dialoop.cli.values import SetValue, values_of
-from dialoop.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dialoop.evals.task import Case
-    from dialoop.jobs.matrix import Wording
+    from dialoop.jobs.wording import Wording
     from dialoop.store.registry import Store
-    from dialoop.types import Conversation
 
 PLAIN = "none"
-MOST_LISTED = 30
-"""Labels that a prompt lists by itself."""
 
 
 def matrix(
@@ -76,34 +71,17 @@ def matrix(
 
 
 def _wording(store: Store, name: str, values: Mapping[str, str]) -> Wording:
-    """`none`, a file's, or one of the store's. Labels of a choice are told where the prompt asks for them."""
-    from dialoop.chat.prompt import Prompt
+    """`none`, a file's, or one of the store's."""
     from dialoop.config.prompts import read_prompt
-    from dialoop.jobs.matrix import Wording
-    from dialoop.prompting.selection import Pool
+    from dialoop.jobs.wording import PLAIN as AS_IT_IS
+    from dialoop.jobs.wording import wording
 
     if name == PLAIN:
-        return Wording(name)
+        return AS_IT_IS
     if name.endswith(".toml"):
         settings, _ = read_prompt(Path(name))
         name = settings.name
     else:
         version = store.prompts.get(name)
         name, settings = version.ref, version.settings
-    if settings.few_shot.needs_vectors or settings.few_shot.max_tokens is not None:
-        raise ConfigError(
-            f"prompt {name} chooses its examples by vectors or a bound of tokens: ask it with "
-            f"`dialoop prompts eval`, or set few_shot to bm25, random or balanced by words"
-        )
-    prompt = Prompt(settings)
-    given = {key: value for key, value in values.items() if key in settings.variables}
-    pools = {code: Pool(prompt.examples(code)) for code in prompt.languages}
-
-    def ask(case: Case) -> Conversation:
-        told: dict[str, Any] = dict(given)
-        if "labels" in settings.variables and "labels" not in told and 0 < len(case.options) <= MOST_LISTED:
-            told["labels"] = list(case.options)
-        examples = pools[prompt.language_for(case.language)].chosen(settings.few_shot, case.history)
-        return prompt.ask(case.history, told, language=case.language, examples=examples)
-
-    return Wording(name, ask, tuple(each for code in prompt.languages for each in pools[code].examples))
+    return wording(name, settings, {key: text for key, text in values.items() if key in settings.variables})

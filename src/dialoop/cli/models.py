@@ -238,7 +238,8 @@ def _print_lineage(chain: tuple[Any, ...]) -> None:
             typer.echo(f"{stem}{link}")
         else:
             data = f", data {_short(link.data_hash)}" if link.data_hash else ""
-            typer.echo(f"{stem}{link.ref} ({link.kind}{data}, {day(link.created)})")
+            prompt = f", prompt {link.prompt}" if link.prompt else ""
+            typer.echo(f"{stem}{link.ref} ({link.kind}{data}{prompt}, {day(link.created)})")
 
 
 def _short(digest: str | None) -> str:

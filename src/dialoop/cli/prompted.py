@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from dialoop.store.registry import Store
     from dialoop.types import Engine, ModelRef
 
-MOST_LISTED = 30
-"""Labels that are listed in a prompt by themselves; more are told by examples."""
-
 Model = Annotated[str, typer.Argument(help="A registered model, dialoop-base, or a directory.")]
 PromptRef = Annotated[str, typer.Argument(metavar="PROMPT", help="NAME or NAME@VERSION.")]
 Sources = Annotated[
@@ -244,6 +241,8 @@ def _data(
 
 def _with_labels(prompt: Any, data: PromptData, values: Mapping[str, Any]) -> dict[str, Any]:
     """The labels too, where the prompt asks for them and they are few."""
+    from dialoop.jobs.wording import MOST_LISTED
+
     given = dict(values)
     if data.labels and "labels" in prompt.settings.variables and "labels" not in given:
         if len(data.labels) <= MOST_LISTED:

@@ -89,7 +89,7 @@ def _follow(recipe: TuneRecipe, home: Path, folder: Path, rank: int) -> None:
 
     with Store.open(home) as store:
         known = given(store, recipe, folder / f"scratch-{rank}")
-    train(recipe, known.base, known.learnt.train, known.learnt.valid, folder, teacher=known.teacher)
+    train(known.recipe, known.base, known.learnt.train, known.learnt.valid, folder, teacher=known.teacher)
 
 
 def run_watched(

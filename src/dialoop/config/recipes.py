@@ -9,7 +9,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dialoop.config.encoders import EncoderSettings
 from dialoop.config.methods import LoraMethod, MethodSettings
 from dialoop.config.mixing import MixSettings
-from dialoop.config.objectives import ObjectiveSettings, SftObjective
+from dialoop.config.objectives import ObjectiveSettings, PreferenceObjective, SftObjective
+from dialoop.config.row_prompt import RowPrompt
 from dialoop.config.search import SearchSettings
 from dialoop.config.settings import Settings
 from dialoop.config.shared import HoldingBack, LoopSettings, MadeFromAnother, ModelName
@@ -86,6 +87,13 @@ class DataSettings(Settings):
     """How much of what each epoch takes, and in which order."""
     limit: int | None = Field(None, gt=0)
     """Read at most this many conversations of each source."""
+    prompt: RowPrompt | None = None
+    """The prompt template that rows are put into; `prompt = "NAME"` is short for its table."""
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _by_name(cls, prompt: Any) -> Any:
+        return {"name": prompt} if isinstance(prompt, str) else prompt
 
     @model_validator(mode="after")
     def _weights_are_of_sources(self) -> DataSettings:
@@ -198,6 +206,25 @@ class TuneRecipe(MadeFromAnother):
             raise ValueError(
                 'train.parallel = "shard" goes with the objective sft and methods that change layers, not '
                 f'with {self.objective.kind} and {self.method.kind}: take "replicate"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits(self) -> Self:
+        """What a prompt says is read, never learnt; and two answers are no class."""
+        prompt = self.data.prompt
+        if prompt is not None and self.train.mask == "all":
+            raise ValueError(
+                'train.mask = "all" learns the words of data.prompt too: take "assistant" or "last"'
+            )
+        if (
+            prompt is not None
+            and prompt.task == "classification"
+            and isinstance(self.objective, PreferenceObjective)
+        ):
+            raise ValueError(
+                f'data.prompt.task = "classification" has one right label a row, and the objective '
+                f"{self.objective.kind} learns from two answers: take the objective sft or distill"
             )
         return self
 

@@ -28,5 +28,5 @@ def dry_run(recipe: TuneRecipe, home: Path, *, samples: int) -> Outlook:
     with Store.open(home) as store, tempfile.TemporaryDirectory(prefix="dialoop-dry-") as scratch:
         known = given(store, recipe, Path(scratch))
         rows = known.learnt
-        told = estimate(recipe, known.base, rows.train, rows.valid, teacher=known.teacher)
+        told = estimate(known.recipe, known.base, rows.train, rows.valid, teacher=known.teacher)
         return Outlook(rows, told, pieces(told.rows, known.base, samples))

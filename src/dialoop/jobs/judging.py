@@ -50,11 +50,6 @@ def choose_cases(test: Sequence[Conversation], settings: EvalSettings) -> Cases:
     return Cases(cases(test, max_cases=settings.max_cases, seed=settings.seed), cases(test))
 
 
-def judge(ref: ModelRef, chosen: Cases, settings: EvalSettings, on_done: Done) -> tuple[Outcome, ...]:
-    """Greedy answers to the asked cases, likelihoods of all. on_done(what, done, all) as it goes."""
-    return Judged(ref, settings, on_done).outcomes(chosen)
-
-
 class Judged:
     """A model under test. kept: a folder of answers that need not be given again."""
 

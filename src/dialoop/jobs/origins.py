@@ -10,9 +10,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from dialoop.config import TuneRecipe
-from dialoop.data.dataset import load_dataset
 from dialoop.data.leak import leaks
 from dialoop.errors import DialoopError
+from dialoop.jobs.given import dialogues_in, read_rows
 from dialoop.store.models import Models, ModelVersion
 from dialoop.types import Conversation
 
@@ -26,14 +26,17 @@ class Leak:
 
 
 def lineage(models: Models, name: str) -> str:
-    """`shop@2 (lora, data 1a2b3c4d5e6f) ← dialoop-base`."""
+    """`shop@2 (lora, data 1a2b3c4d5e6f, prompt dialogue@1) ← dialoop-base`."""
     return " ← ".join(_link(link) for link in models.lineage(name))
 
 
 def _link(link: ModelVersion | str) -> str:
     if isinstance(link, str):
         return link
-    return f"{link.ref} ({link.kind}, data {link.data_hash[:12] if link.data_hash else 'unknown'})"
+    told = [link.kind, f"data {link.data_hash[:12] if link.data_hash else 'unknown'}"]
+    if link.prompt is not None:
+        told.append(f"prompt {link.prompt}")
+    return f"{link.ref} ({', '.join(told)})"
 
 
 def newest(models: Models, name: str) -> ModelVersion | None:
@@ -53,7 +56,7 @@ def leak_of(version: ModelVersion | None, test: Sequence[Conversation], scratch:
         return Leak(None, "not known: the model is not in the store")
     try:
         recipe = TuneRecipe.model_validate(version.recipe)
-        train = load_dataset(recipe.data, scratch=scratch).train
+        train = dialogues_in(recipe, read_rows(recipe, scratch)).train
     except (ValidationError, DialoopError, OSError) as error:
         kind = type(error).__name__
         return Leak(None, f"not known: the training data of {version.ref} cannot be read ({kind})")

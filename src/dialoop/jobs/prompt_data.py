@@ -15,7 +15,7 @@ from dialoop.evals.suites import REPLY, Task, task_named
 from dialoop.evals.task import Case, cases
 from dialoop.jobs.under_test import rows_of
 from dialoop.prompting.leakage import Leaked, apart
-from dialoop.types import Conversation, Document, Message
+from dialoop.types import Conversation, Document, Labelled, Message
 
 CLASSIFICATION = "classification"
 
@@ -75,16 +75,15 @@ def _dialogues(
     found = [row for source in sources for row in LABELLED.read(source, {}, rejects.append)]
     if not found:
         raise DataError(f"{', '.join(sources)}: no row has a text and a label: give labelled rows")
-    return tuple(_with_id(labelled(row), i) for i, row in enumerate(found))
+    rows = [as_dialogue(each) for row in found for each in LABELLED.back(row)]
+    return tuple(_with_id(row, i) for i, row in enumerate(rows))
 
 
-def labelled(row: Conversation) -> Conversation:
+def as_dialogue(row: Labelled) -> Conversation:
     """A text and its class as a dialogue; the class in words, `lost_card` as `lost card`."""
-    text, label = row.messages[0].content, spelt(str(row.metadata["label"]))
-    facts = {key: value for key, value in row.metadata.items() if key != "label"}
-    facts.setdefault("language", detect(text))
-    turns = (Message("user", text), Message("assistant", label))
-    return replace(row, messages=turns, metadata={**facts, "intent": label})
+    label = spelt(row.label)
+    facts = {"language": detect(row.text), **row.metadata, "intent": label}
+    return Conversation((Message("user", row.text), Message("assistant", label)), metadata=facts)
 
 
 def spelt(label: str) -> str:

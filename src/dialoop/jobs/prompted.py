@@ -206,7 +206,11 @@ class Prompted:
 
     def _asking(self, asking: Asking, language: str, examples: Sequence[Conversation] | None) -> Ask:
         """The words about a history."""
-        return lambda history: asking.prompt.ask(history, asking.values, language=language, examples=examples)
+        prompt = asking.prompt
+        return lambda history: prompt.ask(
+            history, {**prompt.values_in(history.metadata), **asking.values},
+            language=language, examples=examples,
+        )  # fmt: skip
 
     def _pool(self, examples: tuple[Conversation, ...], needs_vectors: bool) -> Pool:
         key = content_keys(examples).tobytes()
@@ -237,8 +241,11 @@ class Prompted:
         sets = list({content_keys(each.examples).tobytes(): each.examples for each in shown}.values())
         step = max(1, len(sets) // CONTEXTS)
         own = asking.pool is None and asking.prompt.settings.few_shot.select == "all"
+        facts = shown[0].case.history.metadata
         asked = [
-            self._asking(asking, language, None if own else examples)(Conversation((Message("user", text),)))
+            self._asking(asking, language, None if own else examples)(
+                Conversation((Message("user", text),), metadata=facts)
+            )
             for examples in sets[::step][:CONTEXTS]
             for text in CONTENT_FREE
         ]

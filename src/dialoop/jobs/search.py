@@ -19,7 +19,7 @@ import tomli_w
 from dialoop.config import PreferenceObjective, TuneRecipe
 from dialoop.data.dataset import Dataset
 from dialoop.errors import DataError, DialoopError, TrainError
-from dialoop.jobs.given import models_of, read_learnt
+from dialoop.jobs.given import by_version, given, models_of
 from dialoop.store.lease import held
 from dialoop.store.registry import Store
 from dialoop.train.search import Search, Tried, importances
@@ -66,6 +66,8 @@ def run_search(
 
     Raises TrainError where another search works in `folder`.
     """
+    with Store.open(home) as store:
+        recipe = by_version(recipe, store)
     with Store.open(home) as store, _sole(folder), Search(recipe, folder) as search:
         base, _ = models_of(recipe, store)
         search.take_up()
@@ -121,7 +123,7 @@ def _here(order: Order, on_trial: OnTrial) -> bool:
     with Search(order.recipe, order.folder) as search, Store.open(order.home) as store:
         while (trial := search.ask()) is not None:
             recipe = search.recipe_of(trial.user_attrs["values"])
-            dataset, (base, teacher) = datasets.of(recipe), models_of(recipe, store)
+            dataset, (base, teacher) = datasets.of(recipe, store), models_of(recipe, store)
             told = search.run(trial, base, dataset.train, dataset.valid, teacher)
             if told is None:
                 return False
@@ -138,9 +140,9 @@ class _Datasets:
         self._scratch = scratch
         self._last: tuple[TuneRecipe, Dataset[Any]] | None = None
 
-    def of(self, recipe: TuneRecipe) -> Dataset[Any]:
+    def of(self, recipe: TuneRecipe, store: Store) -> Dataset[Any]:
         if self._last is None or not _same_rows(self._last[0], recipe):
-            dataset = read_learnt(recipe, self._scratch)
+            dataset = given(store, recipe, self._scratch).learnt
             if not dataset.train or not dataset.valid:
                 raise DataError(
                     f"{len(dataset.train)} conversations to train on, {len(dataset.valid)} to validate on: "

@@ -6,6 +6,7 @@ import math
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,8 +28,9 @@ from dialoop.evals.task import run as run_cases
 from dialoop.evals.written import write
 from dialoop.jobs.curves import stored_curve, write_curves
 from dialoop.jobs.given import Given, given
-from dialoop.jobs.judging import Cases, choose_cases, judge, judge_pairs
+from dialoop.jobs.judging import Cases, judge_pairs
 from dialoop.jobs.registering import register
+from dialoop.jobs.under_test import under_test
 from dialoop.store.registry import ModelVersion, Store
 from dialoop.train.finders import found
 from dialoop.train.loop import Progress, read_journal
@@ -86,15 +88,16 @@ def run_tuning(
         dataset = known.dataset
         watch.data(dataset)
         _check(dataset, recipe)
+        chosen = known.cases()
         recipe = found(
-            recipe, known.base, known.learnt.train, folder, teacher=known.teacher,
+            known.recipe, known.base, known.learnt.train, folder, teacher=known.teacher,
             rate=find.rate, batch=find.batch, on_note=find.on_note,
         )  # fmt: skip
         run = store.runs.start(
             "tune", recipe.model_dump(mode="json"), {"data": dataset.content_hash, "base": known.base.name}
         )
         try:
-            finished = _work(recipe, known, folder, command, watch)
+            finished = _work(recipe, known, chosen, folder, command, watch)
         except BaseException:
             store.runs.finish(run.id, "failed", {})
             raise
@@ -122,13 +125,15 @@ class _Judged:
 
 
 def _judge(ref: ModelRef, chosen: Cases, known: Given, recipe: TuneRecipe, watch: Watch) -> _Judged:
-    outcomes = judge(ref, chosen, recipe.eval, watch.done)
+    with closing(under_test(ref, known.task, recipe.eval, watch.done)) as model:
+        outcomes = model.outcomes(chosen)
     return _Judged(outcomes, judge_pairs(ref, known.pairs, watch.done) if known.pairs else ())
 
 
-def _work(recipe: TuneRecipe, known: Given, folder: Path, command: str, watch: Watch) -> Finished:
+def _work(
+    recipe: TuneRecipe, known: Given, chosen: Cases, folder: Path, command: str, watch: Watch
+) -> Finished:
     learnt, dataset = known.learnt, known.dataset
-    chosen = choose_cases(dataset.test, recipe.eval)
     watch.step(2, "before")
     before = _judge(known.base, chosen, known, recipe, watch)
     watch.step(3, "training")
@@ -148,12 +153,12 @@ def _work(recipe: TuneRecipe, known: Given, folder: Path, command: str, watch: W
     after = _judge(tuned.artefact, chosen, known, recipe, watch)
     watch.step(5, "report")
     nearest = run_cases(chosen.asked, index(cases(dataset.train)).generate)
-    identity = _identity(recipe, known.base, dataset, command)
+    identity = _identity(recipe, known, command)
     sides = (before.outcomes, after.outcomes, nearest)
     further = _preferred(known, before, after, recipe)
-    report = _report(sides, recipe, dataset, identity, folder, dataset.leaked.share, further)
+    report = _report(sides, recipe, known, identity, folder, dataset.leaked.share, further)
     write(report, folder)
-    free = _near_free(sides, recipe, dataset, identity, folder)
+    free = _near_free(sides, recipe, known, identity, folder)
     return Finished(folder, tuned, None, report, free)
 
 
@@ -167,7 +172,7 @@ def _preferred(known: Given, before: _Judged, after: _Judged, recipe: TuneRecipe
 def _report(
     sides: Sequence[tuple[Outcome, ...]],
     recipe: TuneRecipe,
-    dataset: Dataset[Conversation],
+    known: Given,
     identity: Identity,
     folder: Path,
     leaked: float,
@@ -177,19 +182,20 @@ def _report(
     return build(
         before, after, nearest=nearest, identity=identity,
         curves=[dict(row) for row in read_journal(folder / "metrics.jsonl")],
-        skipped=unasked(dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
-        leaked=leaked, further=further,
+        skipped=unasked(known.dataset.test), resamples=recipe.eval.resamples, seed=recipe.eval.seed,
+        leaked=leaked, further=further, task=known.task,
     )  # fmt: skip
 
 
 def _near_free(
     sides: Sequence[tuple[Outcome, ...]],
     recipe: TuneRecipe,
-    dataset: Dataset[Conversation],
+    known: Given,
     identity: Identity,
     folder: Path,
 ) -> Report | None:
     """The same report on the test rows that have no near-duplicate in the training rows."""
+    dataset = known.dataset
     if not dataset.leaked.share:
         return None
     free = near_free(dataset.test, dataset.train, threshold=recipe.data.clean.near_threshold)
@@ -197,7 +203,7 @@ def _near_free(
     parts = [tuple(o for o in side if o.case.history.messages in kept) for side in sides]
     if not any(outcome.answer is not None for outcome in parts[0]):
         return None
-    report = _report(parts, recipe, dataset, identity, folder, 0.0)
+    report = _report(parts, recipe, known, identity, folder, 0.0)
     write(report, folder / "near-free")
     return report
 
@@ -242,9 +248,10 @@ def _values(change: Comparison) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation], command: str) -> Identity:
+def _identity(recipe: TuneRecipe, known: Given, command: str) -> Identity:
+    dataset, prompt = known.dataset, recipe.data.prompt
     return Identity(
-        base=base.name,
+        base=known.base.name,
         model=recipe.name,
         method=_method(recipe),
         dataset_hash=dataset.content_hash,
@@ -256,6 +263,7 @@ def _identity(recipe: TuneRecipe, base: ModelRef, dataset: Dataset[Conversation]
         command=command,
         leak_check=dataset.leaked.words,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        more={} if prompt is None else {"prompt": prompt.name},
     )
 
 

@@ -53,7 +53,7 @@ def apart(
     found = leaked(examples, cases)
     if found.places and not drop:
         raise EvalError(
-            f"{found.words}: a model would be shown what it is asked; choose other examples, or let these be "
-            f"left out with --drop-leaks"
+            f"{found.words}: a model would be shown what it is asked; choose other examples (`dialoop "
+            f"prompts eval` and `optimise` leave these out with --drop-leaks)"
         )
     return tuple(each for i, each in enumerate(examples) if i not in found.places), found

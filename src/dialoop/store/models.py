@@ -65,6 +65,12 @@ class ModelVersion:
         """`name@version`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def prompt(self) -> str | None:
+        """`name@version` of the prompt that its training rows were put into."""
+        prompt = (self.recipe.get("data") or {}).get("prompt")
+        return None if prompt is None else str(prompt["name"])
+
 
 @dataclass(frozen=True, slots=True)
 class Models:
