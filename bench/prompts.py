@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +46,7 @@ DATA = "${DIALOOP_DATA}"
 BASE = "dialoop-base"
 SELECTIONS = ("random", "bm25", "embeddings", "mmr", "balanced")
 SHOTS = 4
+SEED = 7
 WRITTEN = 48
 METHODS: Mapping[str, tuple[Mapping[str, Any], float]] = {
     "soft prompt": ({"kind": "prompt", "tokens": 20}, 3e-2),
@@ -174,7 +176,9 @@ class Bench:
                 return called
         rows = self.home / f"{each.name}.train.jsonl"
         with rows.open("w", encoding="utf-8") as file:
-            for number, example in enumerate(data.pool[: self.train]):
+            # Drawn, since files may be in the order of their labels.
+            drawn = random.Random(SEED).sample(data.pool, min(self.train, len(data.pool)))
+            for number, example in enumerate(drawn):
                 asked = asking.prompt.ask(example.history, asking.values, language=each.language)
                 told = replace(asked, messages=(*asked.messages, Message("assistant", example.answer)))
                 row = {**conversation_to_openai(told), "id": f"row {number}"}
