@@ -199,9 +199,41 @@ def test_an_adapter_is_trained_on_by_the_next_job(tmp_path: Path) -> None:
             client.fine_tuning.jobs.create(
                 model=first, training_file=rows, extra_body={"dialoop": {"method": {"kind": "ia3"}}}
             )
-        with pytest.raises(openai.ConflictError, match="is the base of"):
-            client.models.delete(first)
+        third = client.fine_tuning.jobs.create(model=second, training_file=pairs, method=dpo).id
+        with pytest.raises(openai.ConflictError, match=f"is trained on by {third}: wait, or cancel"):
+            client.models.delete(second)
+        client.fine_tuning.jobs.cancel(third)
+        assert client.models.delete(first).deleted
+        assert not before.path.exists()
+        assert store.models.resolve(second) == ref
+        assert [getattr(each, "ref", each) for each in store.models.lineage(second)] == [
+            after.ref, before.ref, str(tiny_model())
+        ]  # fmt: skip
+    with shop(tmp_path) as (client, store):
+        assert {model.id for model in client.models.list()} == {"tiny", second}
+        assert client.chat.completions.create(model=second, messages=[{"role": "user", "content": "Hi"}])
         assert client.models.delete(second).deleted
+
+
+def test_a_whole_model_goes_after_the_adapters_that_lie_on_it(tmp_path: Path) -> None:
+    few = "\n".join(ROWS.decode().splitlines()[:12]).encode()
+    quick: Any = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 6}}}
+    with shop(tmp_path) as (client, store):
+        file = client.files.create(file=("rows.jsonl", few), purpose="fine-tune").id
+
+        def made(model: str, **method: Any) -> str:
+            asked: Any = {"dialoop": {"method": method} if method else {}}
+            return trained(client, model=model, training_file=file, method=quick, extra_body=asked)
+
+        whole = made("tiny", kind="full")
+        first = made(whole, kind="lora", rank=2)
+        second = made(first)
+        assert client.models.delete(first).deleted
+        with pytest.raises(openai.ConflictError, match=f"is the base of {store.models.get(second).ref}"):
+            client.models.delete(whole)
+        assert store.models.resolve(second).base == store.models.get(whole).path
+        assert client.models.delete(second).deleted
+        assert client.models.delete(whole).deleted
 
 
 def test_a_job_makes_a_classifier(tmp_path: Path) -> None:

@@ -131,6 +131,33 @@ def test_an_adapter_resolves_to_the_version_that_it_was_trained_on(store: Store,
     assert store.models.lineage("shop-zh") == (tuned, base)
 
 
+def test_an_adapter_that_was_trained_on_is_removed_and_what_came_of_it_stays(
+    store: Store, tmp_path: Path
+) -> None:
+    base = store.models.register("shop", "full", tiny_model())
+    one = store.models.register("desk", "lora", adapter(tmp_path / "a"), base="shop")
+    for folder in ("b", "c"):
+        store.models.register("desk", "lora", adapter(tmp_path / folder), base="desk", continues=True)
+    gone = [store.models.remove(f"desk@{version}") for version in (1, 2)]
+    assert gone[0].path == one.path
+    assert not one.path.exists()
+    last = store.models.get("desk")
+    assert store.models.resolve("desk") == ModelRef("desk@3", base.path, last.path)
+    assert store.models.lineage("desk") == (last, *reversed(gone), base)
+    with pytest.raises(StoreError, match="shop@1 is the base of desk@3: remove these first"):
+        store.models.remove("shop@1")
+    store.models.remove("desk@3")
+    store.models.remove("shop@1")
+
+
+def test_a_whole_model_that_another_was_made_from_is_removed(store: Store) -> None:
+    for base in (None, "shop@1"):
+        store.models.register("shop", "full", tiny_model(), base=base)
+    store.models.remove("shop@1")
+    assert [getattr(each, "ref", each) for each in store.models.lineage("shop")] == ["shop@2", "shop@1"]
+    assert store.models.resolve("shop").base == store.models.get("shop@2").path
+
+
 def test_an_adapter_on_an_adapter_is_refused(store: Store, tmp_path: Path) -> None:
     store.models.register("shop", "full", tiny_model())
     store.models.register("shop-zh", "lora", adapter(tmp_path / "a"), base="shop")

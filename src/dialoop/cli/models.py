@@ -239,7 +239,8 @@ def _print_lineage(chain: tuple[Any, ...]) -> None:
         else:
             data = f", data {_short(link.data_hash)}" if link.data_hash else ""
             prompt = f", prompt {link.prompt}" if link.prompt else ""
-            typer.echo(f"{stem}{link.ref} ({link.kind}{data}{prompt}, {day(link.created)})")
+            gone = ", removed" if link.state == "removed" else ""
+            typer.echo(f"{stem}{link.ref} ({link.kind}{data}{prompt}, {day(link.created)}{gone})")
 
 
 def _short(digest: str | None) -> str:

@@ -119,15 +119,15 @@ class Harvest:
         )  # fmt: skip
 
     def _forget_old(self, job: Job) -> None:
-        """One that another model was trained on stays."""
+        """One that an adapter lies on stays."""
         for old in self.store.jobs.checkpoints(job.id, Window(100)).items[KEPT:]:
             with contextlib.suppress(StoreError):
                 self._remove(old.model)
                 self.store.jobs.drop_checkpoint(old.model)
 
     def _remove(self, alias: str) -> None:
-        self.offered.withdraw(alias)
         self.store.models.remove(alias)
+        self.offered.withdraw(alias)
 
     def _result_file(self, job: Job, steps: Iterable[Mapping[str, Any]]) -> str:
         """The steps as a CSV file of the project."""

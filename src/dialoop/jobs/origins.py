@@ -36,6 +36,8 @@ def _link(link: ModelVersion | str) -> str:
     told = [link.kind, f"data {link.data_hash[:12] if link.data_hash else 'unknown'}"]
     if link.prompt is not None:
         told.append(f"prompt {link.prompt}")
+    if link.state == "removed":
+        told.append("removed")
     return f"{link.ref} ({', '.join(told)})"
 
 

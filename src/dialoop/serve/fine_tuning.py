@@ -292,6 +292,8 @@ def _moved(store: Store, job_id: str, among: Sequence[Status], verb: str, told: 
 def _delete(store: Store, model: str, known: Sequence[str]) -> None:
     if model.startswith("ft:") and model in known:
         try:
+            if jobs := store.jobs.beginning_with(store.models.get(model).ref):
+                raise StoreError(f"{model} is trained on by {', '.join(jobs)}: wait, or cancel it first")
             store.models.remove(model)
         except StoreError as error:
             raise HttpError(409, str(error), param="model", headers={"x-should-retry": "false"}) from None

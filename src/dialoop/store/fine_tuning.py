@@ -136,6 +136,12 @@ class Jobs:
         query = query if model is None else query.where(J.model == model)
         return page_of(self.engine, matching(query, J.metadata, metadata), J.id, window, _job)
 
+    def beginning_with(self, base: str) -> tuple[str, ...]:
+        """The ids of jobs that have not ended and train on `base`, as `Models.resolve` calls it."""
+        query = sa.select(J.id).where(J.project_id == self.project, J.base == base, J.status.in_(OPEN))
+        with self.engine.connect() as connection:
+            return tuple(connection.execute(query.order_by(J.id)).scalars())
+
     def change(
         self, job_id: str, among: Sequence[Status], events: Sequence[NewEvent] = (), **values: Any
     ) -> Job | None:

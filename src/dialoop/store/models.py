@@ -25,7 +25,7 @@ from dialoop.store.artefacts import (
 from dialoop.store.database import writing
 from dialoop.store.identity import new_id, now_micros
 from dialoop.store.records import as_json
-from dialoop.store.resolve import Resolve, check_template, directory_ref, template_hash
+from dialoop.store.resolve import ADAPTER, Resolve, check_template, directory_ref, template_hash
 from dialoop.store.shipped import SHIPPED, shipped_directory
 from dialoop.store.tables import model_versions
 from dialoop.types import ModelRef
@@ -183,20 +183,30 @@ class Models:
     def remove(self, name: str) -> ModelVersion:
         """Remove the version `name@3`, or of that alias, and its files; its row stays for the lineage.
 
-        Raises StoreError.
+        A whole model that adapters lie on stays. What was only trained on, an adapter or a whole model, has
+        its own copy of everything. Raises StoreError.
         """
         if not is_alias(name) and split_name(name)[1] is None:
             raise StoreError(f"{echo(name)} names every version: name one, such as {self.get(name).ref}")
         version = self.get(name)
         with writing(self.engine).begin() as connection:
-            query = sa.select(T.name, T.version).where(*self._mine(), T.base == version.ref)
-            rows = connection.execute(query.order_by(T.name, T.version)).all()
-            if rows:
-                users = ", ".join(f"{row.name}@{row.version}" for row in rows)
-                raise StoreError(f"{version.ref} is the base of {users}: remove these first")
+            if users := self._lying_on(connection, version):
+                raise StoreError(f"{version.ref} is the base of {', '.join(users)}: remove these first")
             connection.execute(sa.update(model_versions).where(T.id == version.id).values(state="removed"))
         discard(version.path, self.root)
         return replace(version, state="removed")
+
+    def _lying_on(self, connection: sa.Connection, version: ModelVersion) -> tuple[str, ...]:
+        """The adapters that need a whole model's files, perhaps by way of removed ones."""
+        users: tuple[str, ...] = ()
+        below = [] if ADAPTER in version.files else [version.ref]
+        while below:
+            query = sa.select(model_versions).where(T.project_id == self.project, T.base.in_(below))
+            rows = connection.execute(query.order_by(T.name, T.version)).all()
+            adapters = [each for each in map(self._version, rows) if ADAPTER in each.files]
+            users += tuple(each.ref for each in adapters if each.state != "removed")
+            below = [each.ref for each in adapters]
+        return users
 
     def tidy(self) -> None:
         """Finish what killed processes began: half-written directories, and files of removed versions."""
@@ -214,11 +224,11 @@ class Models:
         return tuple(f / str(n) for f in folders for n in numbered(f) if f / str(n) not in known)
 
     def lineage(self, name: str) -> tuple[ModelVersion | str, ...]:
-        """The version, its base, and so on down; what lies outside the registry is a string."""
+        """The version, its base, removed or not, and so on down; what lies outside the store is a string."""
         outside = self._registered(name) is None and (name == SHIPPED or Path(name).expanduser().is_dir())
         found: list[ModelVersion | str] = [name if outside else self.get(name)]
         while isinstance(last := found[-1], ModelVersion) and last.base:
-            found.append(self._registered(last.base) or last.base)
+            found.append(self._recorded(last.base) or last.base)
         return tuple(found)
 
     def verify(self, name: str) -> tuple[str, ...]:
@@ -268,10 +278,16 @@ class Models:
                 f"{version.path}: {gone[0]} of {version.ref} is missing: restore it from a backup, or "
                 f"remove the version with dialoop models rm {version.ref}"
             )
-        # One that goes on from another adapter lies on what that lies on, which registering has seen to.
-        ref = directory_ref(version.ref, version.path, below and self.resolve, version.base)
+        ref = directory_ref(version.ref, version.path, below and self._under, version.base)
         check_template(ref, version.template_hash)
         return ref
+
+    def _under(self, base: str) -> ModelRef:
+        """`base`, or what it lies on where it is an adapter that was trained on and removed since."""
+        while (version := self._recorded(base)) and version.state == "removed" and ADAPTER in version.files:
+            assert version.base is not None
+            base = version.base
+        return self.resolve(base)
 
     def _below(self, folder: Path, base: str | None, continues: bool) -> tuple[str | None, Path | None]:
         """The full name of `base` and the directory of the whole model; an adapter in `folder` must lie on
@@ -280,7 +296,7 @@ class Models:
         if base is None:
             return None, None
         ref = self.resolve(base)
-        if ref.adapter is not None and not continues and (folder / "adapter_config.json").is_file():
+        if ref.adapter is not None and not continues and (folder / ADAPTER).is_file():
             raise StoreError(
                 f"{echo(base)} is itself an adapter, expected a whole model below an adapter: "
                 f"dialoop models export {base} --as merged --to DIR, then train on DIR"
@@ -294,6 +310,18 @@ class Models:
         plain = name.partition("@")[0]
         possible = is_alias(name) or NAME.fullmatch(plain) is not None
         return self.get(name) if possible and plain in self._known(name) else None
+
+    def _recorded(self, base: str) -> ModelVersion | None:
+        """The version that another's `base` names, though it was removed; None for what lies outside."""
+        name, _, number = base.rpartition("@")
+        if NAME.fullmatch(name) is None or not number.isdecimal():
+            return None
+        query = sa.select(model_versions).where(
+            T.project_id == self.project, T.name == name, T.version == int(number)
+        )
+        with self.engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else self._version(row)
 
     def _named(self, name: str) -> sa.ColumnElement[bool]:
         if is_alias(name):

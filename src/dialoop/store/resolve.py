@@ -10,6 +10,7 @@ from dialoop.errors import StoreError, echo
 from dialoop.store.artefacts import sha256
 from dialoop.types import ModelRef
 
+ADAPTER = "adapter_config.json"
 TOKENIZER = "tokenizer.json"
 Resolve = Callable[[str], ModelRef]
 
@@ -19,7 +20,7 @@ def directory_ref(name: str, folder: Path, below: Resolve | None, base: str | No
 
     below: resolves the base of an adapter; None refuses adapters.  base: None = as the adapter says.
     """
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         if below is None:
             raise StoreError(
                 f"{folder}: is itself an adapter, expected a whole model below an adapter: merge it first, "
@@ -33,7 +34,7 @@ def directory_ref(name: str, folder: Path, below: Resolve | None, base: str | No
 
 
 def _base_of_adapter(folder: Path) -> str:
-    path = folder / "adapter_config.json"
+    path = folder / ADAPTER
     try:
         base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
