@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch._inductor import config as inductor
 
 from dialoop.errors import ModelError
 from dialoop.models.cache import Step
-from dialoop.models.lean_layers import Layer, Shape, layer_of
+from dialoop.models.lean_layers import Fused, Layer, Shape, attended, closed, layer_of, opened
 
 MOST_ROWS = 64
 """Of a step that goes through compiled layers: longer ones are prompts, whose products outweigh the calls."""
@@ -47,24 +48,24 @@ class Glue(nn.Module):
 
         Returns the stream and the next heads of queries, keys and values, (T, H + 2 * H_kv, size).
         """
-        linears = list(self._weights)
         if (layer := self._closing) is not None:
-            x = x + layer.after_attention(linears[0](seen).float())
-            gate, up = linears[1](layer.before_mlp(x)).chunk(2, dim=-1)
-            x = x + layer.after_mlp(linears[2](layer.act(gate) * up).float())
+            x = x.clone()
+            closed(layer, x, seen, _product)
         if (layer := self._opening) is None:
             return x, seen
-        shape = self._shape
-        product = linears[-1](layer.before(x))
-        heads = product.float().view(x.shape[0], -1, shape.size)
-        turning, values = heads[:, : -shape.key_heads], heads[:, -shape.key_heads :]
-        if layer.head_norm is not None:
-            turning = layer.head_norm(turning)
-        pairs = turning[..., : shape.turning].unflatten(-1, (-1, 2))
-        a, b, cos, sin = pairs[..., 0], pairs[..., 1], turns[..., 0], turns[..., 1]
-        turned = torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2)
-        turned = torch.cat([turned, turning[..., shape.turning :]], dim=-1)
-        return x, torch.cat([turned, values], dim=1).to(product.dtype)
+        return x, opened(layer, self._shape, x, _product, partial(_turn, turns))
+
+
+def _product(fused: Fused, x: Tensor) -> Tensor:
+    return fused.linear(x)
+
+
+def _turn(turns: Tensor, heads: Tensor) -> None:
+    """Without complex numbers, which the compiler does not know. turns: (T, 1, half, 2)."""
+    turning = heads[..., : 2 * turns.shape[-2]]
+    pairs = turning.unflatten(-1, (-1, 2))  # type: ignore[no-untyped-call]
+    a, b, cos, sin = pairs[..., 0], pairs[..., 1], turns[..., 0], turns[..., 1]
+    turning.copy_(torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2))
 
 
 class Compiled:
@@ -102,13 +103,11 @@ class Compiled:
 
     def states(self, x: Tensor, turns: Tensor, step: Step) -> Tensor:
         """(T, D) after the last layer. x: (T, D), the embedded tokens; turns: (T, 1, half) complex."""
-        real, queries = torch.view_as_real(turns), self._shape.heads
+        real = torch.view_as_real(turns)
         first, *rest = self._one if len(x) == 1 else self._many
         x, heads = first(x, x.to(self._dtype), real)
         for layer, glue in zip(self._layers, rest, strict=True):
-            q, pairs = heads[:, :queries], heads[:, queries:]
-            seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
-            x, heads = glue(x, seen.reshape(len(x), -1), real)
+            x, heads = glue(x, attended(layer, self._shape, heads, step), real)
         return x
 
 

@@ -6,6 +6,7 @@ gate beside its input. Whether it computes the same is to be probed before they 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Step
 from dialoop.models.compiled import MOST_ROWS, Compiled, compile_layers
-from dialoop.models.lean_layers import Fused, Layer, Shape, layer_of, norm_of
+from dialoop.models.lean_layers import Fused, Shape, attended, closed, layer_of, norm_of, opened
 from dialoop.models.linear import pack
 from dialoop.models.opening import PromptOpening
 from dialoop.models.packed import altered_logits
@@ -89,24 +90,11 @@ class LeanDecoder:
         turns = self._turns[step.positions]
         if self._compiled is not None and len(x) <= MOST_ROWS and not self._adapters.active:
             return self._compiled.states(x, turns, step)
+        turn = partial(_turn, turns)
         for layer in self._layers:
-            self._run(layer, x, turns, step)
+            heads = opened(layer, self._shape, x, self._fused, turn)
+            closed(layer, x, attended(layer, self._shape, heads, step), self._fused)
         return x
-
-    def _run(self, layer: Layer, x: Tensor, turns: Tensor, step: Step) -> None:
-        """One layer; `x`, (T, D), becomes its output."""
-        shape = self._shape
-        heads = self._fused(layer.qkv, layer.before(x)).float().view(len(x), -1, shape.size)
-        turning = heads[:, : -shape.key_heads]
-        if layer.head_norm is not None:
-            turning.copy_(layer.head_norm(turning))
-        turning.view(torch.complex64)[..., : shape.turning // 2].mul_(turns)
-        heads = heads.to(self._dtype)
-        q, pairs = heads[:, : shape.heads], heads[:, shape.heads :]
-        seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
-        x += layer.after_attention(self._fused(layer.out, seen.reshape(len(x), -1)))
-        gate, up = self._fused(layer.gate_up, layer.before_mlp(x)).chunk(2, dim=-1)
-        x += layer.after_mlp(self._fused(layer.down, layer.act(gate).mul_(up)))
 
     def _fused(self, fused: Fused, x: Tensor) -> Tensor:
         out = fused.linear(x)
@@ -140,3 +128,8 @@ def _turns(rotary: Any, positions: int) -> Tensor:
     cos, sin = rotary(torch.zeros(1, dtype=torch.float32), at)
     half = cos.shape[-1] // 2
     return torch.complex(cos[0, :, :half].float(), sin[0, :, :half].float())[:, None]
+
+
+def _turn(turns: Tensor, heads: Tensor) -> None:
+    """A pair of numbers as one complex one. turns: (T, 1, turning / 2); heads: (T, heads, size)."""
+    heads.view(torch.complex64)[..., : turns.shape[-1]].mul_(turns)

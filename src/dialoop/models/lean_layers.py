@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dialoop.models.cache import Step
 from dialoop.models.linear import Linear, Packing, fuse, pack
 
 
@@ -63,6 +64,40 @@ class Layer:
     scale: float
     window: int | None
     cap: float | None
+
+
+Product = Callable[[Fused, Tensor], Tensor]
+"""(T, in) -> (T, out): that of a fused layer, with whatever is attached to it."""
+Turn = Callable[[Tensor], None]
+"""Turns (T, heads, size) in place, as the places of its rows want it (Su et al. 2021, arXiv:2104.09864)."""
+
+
+def opened(layer: Layer, shape: Shape, x: Tensor, product: Product, turn: Turn) -> Tensor:
+    """A layer before its attention: heads of queries, keys and values, (T, H + 2 * H_kv, size).
+
+    x: (T, D), the stream.
+    """
+    out = product(layer.qkv, layer.before(x))
+    heads = out.float().view(x.shape[0], -1, shape.size)
+    turning = heads[:, : -shape.key_heads]
+    if layer.head_norm is not None:
+        turning.copy_(layer.head_norm(turning))
+    turn(turning)
+    return heads.to(out.dtype)
+
+
+def attended(layer: Layer, shape: Shape, heads: Tensor, step: Step) -> Tensor:
+    """What the heads that `opened` gave see, (T, H * size)."""
+    q, pairs = heads[:, : shape.heads], heads[:, shape.heads :]
+    seen = step.attend(layer.index, q, pairs, scale=layer.scale, window=layer.window, cap=layer.cap)
+    return seen.reshape(len(heads), -1)
+
+
+def closed(layer: Layer, x: Tensor, seen: Tensor, product: Product) -> None:
+    """A layer after its attention: `x`, (T, D), becomes its output. seen: (T, H * size)."""
+    x += layer.after_attention(product(layer.out, seen))
+    gate, up = product(layer.gate_up, layer.before_mlp(x)).chunk(2, dim=-1)
+    x += layer.after_mlp(product(layer.down, layer.act(gate).mul_(up)))
 
 
 class Norm:
