@@ -150,6 +150,8 @@ def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tm
     found, cut = answering.tags_for([row.tokens for row in TAGGED])
     assert (found, cut) == ([row.tags for row in TAGGED], 0)
     assert made.labels == ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    rows = read_journal(tmp_path / "metrics.jsonl")
+    assert 1.0 in [row["measures"].get("valid_accuracy") for row in rows], "whole sequences' tags with a CRF"
     logits = by_transformers(where(made), "Paris", AutoModelForTokenClassification)
     (mine,) = scores_of(answering.headed, [answering.tokenizer.encode("Paris")])
     torch.testing.assert_close(mine, logits, atol=2e-3, rtol=2e-3)

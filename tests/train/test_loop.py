@@ -18,6 +18,7 @@ from dialoop.errors import TrainError
 from dialoop.train.batch import Batch
 from dialoop.train.loop import Judge, Progress, Result, read_journal, train
 from dialoop.train.loss import cross_entropy
+from dialoop.train.objective import Tally
 from dialoop.train.optim import Optimizer
 
 TOKENS = 24
@@ -57,7 +58,7 @@ class Bigrams:
 
     def train(
         self, plan: Steps, folder: Path, *, judge: Judge | None = None, every: int = 5,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: Callable[[Progress], None] = lambda progress: None, tally: Tally | None = None,
     ) -> Result:  # fmt: skip
         return train(
             self.loss,
@@ -67,6 +68,7 @@ class Bigrams:
             checkpoint_every=every,
             judge=judge,
             on_progress=on_progress,
+            tally=tally,
         )
 
     def embed(self) -> Tensor:
@@ -133,6 +135,24 @@ def test_bad_validations_in_a_row_stop_early_and_restore_the_best_weights(tmp_pa
     assert (told.best_step, told.best_loss) == (4, 2.0)
     assert torch.equal(verdicts.model.embed(), verdicts.seen[1])
     assert not torch.equal(verdicts.seen[1], verdicts.seen[3])
+
+
+def test_the_best_weights_may_be_those_of_the_highest_measure(tmp_path: Path) -> None:
+    model, tally = Bigrams(), Tally()
+    rights, seen = iter([0.0, 5.0, 7.0, 7.0, 7.0, 6.0]), list[Tensor]()
+    losses = iter([1.0, 2.0, 3.0, 2.5, 2.7, 1.0])
+
+    def verdict() -> float:
+        tally.add("accuracy", next(rights), 10)
+        seen.append(model.embed())
+        return next(losses)
+
+    judge = Judge(verdict, every=2, patience=2, by="accuracy")
+    told = model.train(Steps(20), tmp_path, judge=judge, tally=tally)
+    assert (told.best_step, told.best_loss, told.step) == (8, 2.5, 12)
+    assert torch.equal(model.embed(), seen[3])
+    measured = [row["measures"]["valid_accuracy"] for row in read_journal(tmp_path / "metrics.jsonl")[1::2]]
+    assert measured == [0.0, 0.5, 0.7, 0.7, 0.7, 0.6]
 
 
 def test_a_run_that_stopped_early_stays_stopped_when_called_again(tmp_path: Path) -> None:

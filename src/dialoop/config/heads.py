@@ -48,6 +48,9 @@ class HeadTrainSettings(LoopSettings):
     """Tokens of one forward pass, padding included; an update takes as many passes as it needs."""
     max_length: int = Field(256, ge=8)
     """Longer rows are cut, a history at its beginning; counted and shown."""
+    best_by: Literal["accuracy", "loss"] = "accuracy"
+    """Whose weights are kept: of the validation with the highest accuracy, of equals the lowest loss; or of
+    that with the lowest loss, whose probabilities are the most honest."""
 
 
 class HeadRegularisationSettings(HoldingBack):

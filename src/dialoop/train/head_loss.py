@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ ACCURACY = "accuracy"
 class HeadObjective:
     """The weighted sum of a batch's losses; held back while the model is in training mode.
 
-    Measured beside it: the accuracy, but for whole sequences of tags.
+    Measured beside it: the accuracy, of whole sequences of tags in validation only.
     """
 
     def __init__(self, headed: Headed, held_back: HeadRegularisationSettings) -> None:
@@ -111,6 +112,10 @@ class ChainObjective(HeadObjective):
         words = [int(part.count_nonzero()) for part in weights.split(list(batch.lengths))]  # type: ignore[no-untyped-call]
         kept = [n for n in words if n]
         pad: Callable[..., Tensor] = torch.nn.utils.rnn.pad_sequence
+        if not self.headed.whole.training:
+            said = chain.from_iterable(self.crf.best(part) for part in logits.split(kept))  # type: ignore[no-untyped-call]
+            right = torch.tensor(list(said), device=targets.device) == targets
+            self.tally.add(ACCURACY, right.sum(), len(targets))
         emissions = pad(logits.split(kept), batch_first=True)  # type: ignore[no-untyped-call]
         tags = pad(targets.split(kept), batch_first=True)  # type: ignore[no-untyped-call]
         mask = torch.arange(emissions.shape[1]) < torch.tensor(kept)[:, None]

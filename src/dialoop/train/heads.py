@@ -23,7 +23,13 @@ from dialoop.models.head_config import HeadKind
 from dialoop.models.headed_method import HeadedModel, attach_head
 from dialoop.models.heads import Headed, by_length
 from dialoop.train.batch import Batch
-from dialoop.train.head_loss import BinaryObjective, ChainObjective, HeadObjective, RankedObjective
+from dialoop.train.head_loss import (
+    ACCURACY,
+    BinaryObjective,
+    ChainObjective,
+    HeadObjective,
+    RankedObjective,
+)
 from dialoop.train.head_plan import PairPlan, RowPlan
 from dialoop.train.head_rows import HeadRow, HeadRows, labelled_rows, pack_heads, tagged_rows
 from dialoop.train.loop import Judge, Plan, Progress, Result, train
@@ -226,7 +232,8 @@ def _judge(
         objective.headed.whole.train()
         return total / sum(float(batch.weights.sum()) for batch in lesson.held)
 
-    return Judge(loss, recipe.train.eval_every or lesson.plan.per_epoch, recipe.train.patience)
+    by = ACCURACY if recipe.train.best_by == "accuracy" else ""
+    return Judge(loss, recipe.train.eval_every or lesson.plan.per_epoch, recipe.train.patience, by)
 
 
 def _written(model: HeadedModel, target: Path) -> ModelRef:

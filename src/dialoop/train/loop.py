@@ -75,12 +75,14 @@ class Progress:
 class Judge:
     """Validation: `loss()` every `every` updates and after the last; `patience` bad ones in a row stop.
 
-    every, patience: 0 = never.
+    every, patience: 0 = never.  by: a measure that `loss()` adds to the tally: where it is highest the
+    weights are best, and of equals where the loss is lowest; "" = where the loss is lowest.
     """
 
     loss: Callable[[], float]
     every: int
     patience: int
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class _State:
     bad: int = 0
     best_step: int | None = None
     best_loss: float | None = None
+    best_measure: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -300,8 +303,11 @@ def _validate(
     here = world()
     value = here.told(judge.loss() if here.leads or optimizer.shares else 0.0)
     measures = {**progress.measures, **{f"valid_{name}": mean for name, mean in tally.taken().items()}}
-    if value < (math.inf if state.best_loss is None else state.best_loss):
-        state.best_loss, state.best_step, state.bad = value, state.step, 0
+    measure = measures[f"valid_{judge.by}"] if judge.by else 0.0
+    before = (state.best_measure or 0.0, -math.inf if state.best_loss is None else -state.best_loss)
+    if (measure, -value) > before:
+        state.best_loss, state.best_measure = value, measure
+        state.best_step, state.bad = state.step, 0
         state.best = optimizer.kept()
     else:
         state.bad += 1
