@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 from dialoop.cli.models import app, flat, headline
 from dialoop.errors import ConfigError, DialoopError, ModelError, StoreError
 from dialoop.store.registry import Store
+from tests.store.test_registry import adapter
 from tests.tiny import tiny_model
 
 
@@ -87,10 +88,20 @@ def test_a_version_is_removed_after_a_yes(home: Path) -> None:
     assert json.loads(call(home, "list", "--json").stdout) == []
 
 
-def test_a_version_in_use_is_not_removed(home: Path) -> None:
+def test_a_version_that_adapters_lie_on_is_not_removed(home: Path, tmp_path: Path) -> None:
+    with Store.open(home) as store:
+        store.models.register("desk", "lora", adapter(tmp_path / "adapter", "shop@1"), base="shop@1")
     error = call(home, "rm", "shop@1", "--yes").exception
     assert isinstance(error, StoreError)
-    assert "base of shop@2" in str(error)
+    assert "base of desk@1" in str(error)
+
+
+def test_a_version_that_another_was_only_made_from_is_removed_and_stays_in_the_lineage(home: Path) -> None:
+    assert call(home, "rm", "shop@1", "--yes").stdout == "shop@1: removed\n"
+    first, second, *_ = call(home, "show", "shop").stdout.splitlines()
+    assert first.startswith("shop@1 (pretrained, ")
+    assert "removed" in first
+    assert second.startswith("└─ shop@2 (full, ")
 
 
 def test_a_registered_model_is_exported_with_its_lineage_in_the_card(home: Path, tmp_path: Path) -> None:
