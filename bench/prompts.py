@@ -38,6 +38,7 @@ from dialoop.jobs.optimise import Optimiser
 from dialoop.jobs.prompt_data import CLASSIFICATION, PromptData, prompt_data
 from dialoop.jobs.prompted import Asking, Prompted, with_few_shot
 from dialoop.jobs.tuning import run_tuning
+from dialoop.jobs.wording import MOST_LISTED
 from dialoop.store.prompts import shipped
 from dialoop.store.registry import Store
 from dialoop.types import Message
@@ -97,7 +98,7 @@ class Bench:
         """All rows of a set that are not there yet."""
         data = self._data(each)
         prompt = Prompt(shipped()[each.prompt].settings)
-        values = {"labels": list(data.labels)} if 0 < len(data.labels) <= 30 else {}
+        values = {"labels": list(data.labels)} if 0 < len(data.labels) <= MOST_LISTED else {}
         start = Asking(prompt, values, None, data.labels)
         with self._asked(BASE) as model:
             test = self._optimiser(model, each, data, values).test_cases

@@ -33,27 +33,28 @@ class Gatherer:
         with self._lock:
             now = self._clock()
             step, self._heard = now - self._heard, now
-            if now + step - self._told < LONGEST and all(self._may_wait(*each) for each in said):
-                self._keep(said)
-            else:
-                self._tell(said, now)
+            may_wait = now + step - self._told < LONGEST and all(self._may_wait(*each) for each in said)
+            others = self._keep(said)
+            if not may_wait:
+                self._tell(others, now)
 
     def _may_wait(self, number: int, event: Event) -> bool:
         deltas = _deltas(event)
         going_on = number in self._going_on and bool(deltas)
         return going_on and all(delta.finish_reason is None for delta in deltas)
 
-    def _keep(self, said: Said) -> None:
-        for number, event in said:
-            self._waiting[number] = joined((*self._waiting.get(number, ()), *_deltas(event)))
-
-    def _tell(self, said: Said, now: float) -> None:
+    def _keep(self, said: Said) -> Said:
+        """Let the deltas wait; the events that are none."""
         others: list[tuple[int, Event]] = []
         for number, event in said:
             if deltas := _deltas(event):
                 self._waiting[number] = joined((*self._waiting.get(number, ()), *deltas))
             else:
                 others.append((number, event))
+        return others
+
+    def _tell(self, others: Said, now: float) -> None:
+        """What waits, and then the others."""
         waiting, self._waiting = self._waiting, {}
         self._going_on, self._told = set(waiting), now
         self._deliver([*waiting.items(), *others])
