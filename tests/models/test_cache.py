@@ -9,7 +9,7 @@ from dialoop.models.cache import Cache, Lane, Span
 
 def test_all_sequences_have_lanes_though_their_context_is_no_power_of_two() -> None:
     context, count, size = 320, 5, 16
-    cache = Cache(count * context, lanes=count, longest=context)
+    cache = Cache(count * context, lanes=True, longest=context)
     cache.layer(0, torch.zeros(1, 2, 4))
     blocks = [range(i * context // size, (i + 1) * context // size) for i in range(count)]
     spans = [Span(299, 300, own, size, Lane()) for own in blocks]

@@ -81,7 +81,6 @@ def runner_of(
     model: torch.nn.Module,
     blocks: int,
     *,
-    rows: int = 1,
     context: int = 0,
     adapters: Adapters | None = None,
     precision: Precision | None = None,
@@ -89,15 +88,14 @@ def runner_of(
 ) -> Runner:
     """A paged runner over `blocks` blocks, or one that reads sequences one by one where it must.
 
-    rows: the most sequences of one step.  context: tokens of the longest, 0 = not known.  precision: of the
-    weights, which belong to the runner then and are packed; None = they stay as they are, others may use
-    them.  compiled: the layers too, of a model so small that it helps; others say in the log that they are
-    not.
+    context: tokens of the longest sequence, 0 = not known.  precision: of the weights, which belong to the
+    runner then and are packed; None = they stay as they are, others may use them.  compiled: the layers too,
+    of a model so small that it helps; others say in the log that they are not.
     """
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision, compiled)
     if body is not None:
-        return PagedRunner(body, Cache(blocks * BLOCK, lanes=rows, longest=context), adapters)
+        return PagedRunner(body, Cache(blocks * BLOCK, lanes=True, longest=context), adapters)
     if isinstance(opening_of(model), PrefixOpening):
         raise ModelError(
             f"{type(model).__name__} takes no keys and values from outside: serve a model that was tuned by "
@@ -173,7 +171,7 @@ class PagedRunner:
         return piece.tokens.owner, lane.index if lane and lane.group else sys.maxsize
 
     def _span(self, piece: Piece) -> Span:
-        lane = self._lanes.setdefault(piece.tokens, Lane()) if self._device.type == "cpu" else None
+        lane = self._lanes.setdefault(piece.tokens, Lane())
         return Span(piece.start, piece.start + len(piece), piece.tokens.blocks, BLOCK, lane)
 
     def forget(self, tokens: Tokens) -> None:
@@ -302,9 +300,9 @@ def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     parameter = next(model.parameters())
-    # On a CPU they are float32, and lanes may hold as many tokens again.
-    per_value = 2 * 4 if parameter.device.type == "cpu" else parameter.element_size()
-    per_token = 2 * config.num_hidden_layers * heads * size * per_value
+    # On a CPU they are float32. Lanes may hold as many tokens again.
+    per_value = 4 if parameter.device.type == "cpu" else parameter.element_size()
+    per_token = 2 * 2 * config.num_hidden_layers * heads * size * per_value
     room = int(CACHE_SHARE * _memory(parameter.device) / per_token)
     return math.ceil(max(min(tokens, room), context) / BLOCK)
 

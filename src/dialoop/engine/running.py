@@ -48,7 +48,7 @@ class Running:
         blocks = blocks_for(model, cache_tokens, context)
         self.adapters = adapters or Adapters(model)
         self._runner = runner_of(
-            model, blocks, rows=max_rows, context=context, adapters=self.adapters, precision=precision,
+            model, blocks, context=context, adapters=self.adapters, precision=precision,
             compiled=compiled,
         )  # fmt: skip
         self._blocks = Blocks(blocks, BLOCK)

@@ -1,7 +1,7 @@
 """Keys and values of running sequences, and the attention that reads them.
 
-They lie in blocks, which sequences that begin alike share. On a CPU a sequence that decodes has a lane
-beside: the same keys and values in one piece, so that no step gathers them again. Of each token the heads of
+They lie in blocks, which sequences that begin alike share. A sequence that decodes has a lane beside: the
+same keys and values in one piece, so that no step gathers them again. Of each token the heads of
 keys and then those of values lie together, "pairs", (2 * H_kv, D), and are written at once.
 """
 
@@ -54,14 +54,14 @@ class Span:
 class Cache:
     """Keys and values of `slots` tokens in every layer; memory is touched as it fills.
 
-    lanes: the most sequences that have one.  longest: tokens that a sequence may have, 0 = not known.
+    lanes: whether sequences have one.  longest: tokens that a sequence may have, 0 = not known.
     """
 
-    def __init__(self, slots: int, lanes: int = 0, longest: int = 0) -> None:
+    def __init__(self, slots: int, lanes: bool = False, longest: int = 0) -> None:
         self.slots = slots
         self._longest = longest
         self.layers: dict[int, Tensor] = {}
-        self._most = lanes
+        self._lanes = lanes
         self._groups: dict[int, Lanes] = {}
 
     def layer(self, index: int, pairs: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Cache:
             if not group.members:
                 del self._groups[capacity]
         for i in small:
-            self._seat(spans[i])
+            self._seat(spans[i], len(small))
         seated: dict[Lanes, list[int]] = {}
         for i in sorted(small, key=lambda i: spans[i].lane.index):  # type: ignore[union-attr]
             lane = spans[i].lane
@@ -91,46 +91,45 @@ class Cache:
                 seated.setdefault(lane.group, []).append(i)
         return seated
 
-    def _seat(self, span: Span) -> None:
+    def _seat(self, span: Span, together: int) -> None:
+        """together: how many spans of the step may have a lane."""
         lane = span.lane
         assert lane is not None
         if lane.group is not None and span.stop > lane.group.capacity:
             lane.group.leave(lane)
-        if lane.group is None and self.layers:
+        if lane.group is None and self.layers and self._lanes:
             capacity = max(SMALLEST_LANE, 1 << (span.stop - 1).bit_length())
             if span.stop <= self._longest:
                 capacity = min(capacity, self._longest)
             taken = sum(len(group.members) * group.capacity for group in self._groups.values())
             if taken + capacity <= max(self.slots, capacity):
-                group = self._groups.get(capacity) or Lanes(self, capacity, self._most)
+                group = self._groups.get(capacity) or Lanes(self, capacity)
                 self._groups[capacity] = group
-                group.join(lane)
+                group.join(lane, together)
         if lane.group is not None:
             lane.filled = min(lane.filled, span.start)
             lane.group.fill(lane, span)
 
 
 class Lanes:
-    """Lanes of one capacity, the members' in the first places.
+    """Lanes of one capacity, the members' in the first places; there are more of them as members come.
 
     layers: the layer's (count, 2 * H_kv, capacity, D).
     """
 
-    def __init__(self, cache: Cache, capacity: int, count: int) -> None:
+    def __init__(self, cache: Cache, capacity: int) -> None:
         self.capacity = capacity
         self.members: list[Lane] = []
         self._blocks = cache.layers
-        self._clean = 0
-        self.layers = {
-            i: x.new_empty(count, x.shape[1], capacity, x.shape[2]) for i, x in cache.layers.items()
-        }
+        self.layers = {i: x.new_empty(0, x.shape[1], capacity, x.shape[2]) for i, x in cache.layers.items()}
 
-    def join(self, lane: Lane) -> None:
-        if len(self.members) == self._clean:
-            # What is masked still takes part, times zero: it must be a number.
-            for x in self.layers.values():
-                x[self._clean].zero_()
-            self._clean += 1
+    def join(self, lane: Lane, together: int) -> None:
+        """together: how many are about to."""
+        held = len(next(iter(self.layers.values())))
+        if len(self.members) == held:
+            for i, x in self.layers.items():
+                # What is masked still takes part, times zero: it must be a number.
+                self.layers[i] = torch.cat((x, x.new_zeros(max(held, together), *x.shape[1:])))
         lane.group, lane.index, lane.filled = self, len(self.members), 0
         self.members.append(lane)
 
@@ -148,7 +147,7 @@ class Lanes:
         """Copy what the lane lacks before the span's start."""
         if lane.filled == span.start:
             return
-        slots = torch.tensor(span.slots(lane.filled, span.start))
+        slots = torch.tensor(span.slots(lane.filled, span.start), device=self._blocks[0].device)
         for i, x in self.layers.items():
             x[lane.index, :, lane.filled : span.start] = (
                 self._blocks[i].index_select(0, slots).transpose(0, 1)
