@@ -238,14 +238,15 @@ class Transformers:
         from transformers import AutoModelForCausalLM
 
         dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[weights]
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).to(device).eval()
         self._model.generation_config.eos_token_id = None
         self.about = f"transformers {version('transformers')}, torch {torch.__version__}, {weights} weights"
 
     def generate(self, prompts: list[Prompt], tokens: int, **_: Any) -> dict[str, Any]:
         import torch
 
-        ids = torch.tensor([p["ids"] for p in prompts])
+        ids = torch.tensor([p["ids"] for p in prompts], device=self._model.device)
         with torch.inference_mode():
             out = self._model.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens

@@ -3,7 +3,8 @@
 On CPUs torch's flash kernel reaches a tenth of what its batched matrix products reach (bench/train.py);
 these products are used instead, in blocks of queries so that about half of the scores above the
 diagonal are never computed. Query heads that share keys stand below each other in one product, so keys are
-never repeated. With dropout, and on other devices, torch's own kernel is called for each document.
+never repeated. On CUDA one kernel of torch's takes the whole row in half precision. Else, and with dropout,
+its dense kernel is called for each run of documents of one length.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 
 QUERY_BLOCK = 128
 
@@ -163,15 +165,26 @@ def packed_attention(
     """
     if q.device.type == "cpu" and not dropout:
         return _BlockAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-any-return, no-untyped-call]
-    ends = list(accumulate(lengths))
-    places = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-    return torch.cat([_alone(q[at], k[at], v[at], scale, dropout) for at in places])
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+        ends, most = _ends(tuple(lengths), q.device), max(lengths)
+        return varlen_attn(  # type: ignore[return-value]  # of two with logsumexp, which is not asked for
+            q, k, v, ends, ends, most, most, scale=scale, window_size=(-1, 0), enable_gqa=True
+        )
+    runs = _runs(lengths, 1)
+    return torch.cat([_dense(run, q, k, v, scale, dropout) for run in runs])
 
 
-def _alone(q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
-    """One document, by torch's own kernel."""
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+@lru_cache(8)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """(documents + 1,) int32: where each begins, and the end; the same for every layer."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def _dense(run: _Run, q: Tensor, k: Tensor, v: Tensor, scale: float, dropout: float) -> Tensor:
+    """Documents of one length, by torch's dense kernel."""
+    shape = (run.count, run.length, -1, q.shape[-1])
+    q, k, v = (x[run.tokens].view(shape).transpose(1, 2) for x in (q, k, v))
     out = functional.scaled_dot_product_attention(
         q, k, v, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=True
     )
-    return out[0].transpose(0, 1)
+    return out.transpose(1, 2).flatten(0, 1)

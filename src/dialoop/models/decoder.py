@@ -18,28 +18,34 @@ from torch.nn import functional
 
 from dialoop.config import ArchitectureSettings
 from dialoop.models.attention import packed_attention
+from dialoop.models.fused import fused
 
 HEAD_SIZE = 64
 NORM_EPS = 1e-6
 
 
-def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
+def _normed(x: Tensor, weight: Tensor) -> Tensor:
     """x / rms(x) * weight over the last dimension, in fp32 inside (Zhang and Sennrich 2019)."""
     h = x.float()
     return (h * torch.rsqrt(h.square().mean(-1, keepdim=True) + NORM_EPS)).to(x.dtype) * weight
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions (Su et al. 2021), half-split layout. x: (T, H, D); cos, sin: (T, 1, D / 2)."""
     a, b = x.float().chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
 
 
+rms_norm, rotate = fused(_normed), fused(_rotated)
+
+
+@fused
 def norm_rotate(x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Qwen3's per-head norm, then the rotation."""
-    return rotate(rms_norm(x, weight), cos, sin)
+    return _rotated(_normed(x, weight), cos, sin)
 
 
+@fused
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up (Shazeer 2020)."""
     return functional.silu(gate) * up

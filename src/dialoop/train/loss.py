@@ -12,6 +12,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 ROWS = 512
+"""Positions whose logits are held at a time."""
+CUDA_ROWS = 8192
+"""As many there: what a piece costs is its calls."""
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -25,8 +28,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         dhidden = torch.empty_like(hidden) if wants_hidden else None
         dhead = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
-        for start in range(0, len(targets), ROWS):
-            rows = slice(start, start + ROWS)
+        size = CUDA_ROWS if hidden.is_cuda else ROWS
+        for start in range(0, len(targets), size):
+            rows = slice(start, start + size)
             loss, hits, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)
             total, right = total + loss, right + hits
             worth = weights[rows, None].to(hidden.dtype)

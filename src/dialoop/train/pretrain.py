@@ -10,7 +10,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from dialoop.chat.tokenizer import ChatTokenizer
@@ -19,11 +18,12 @@ from dialoop.config.encoders import EncoderSettings
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.decoder import Decoder, write_decoder
-from dialoop.models.load import default_dtype
+from dialoop.models.load import default_device, default_dtype
 from dialoop.train.batch import Batch
 from dialoop.train.corpus import StagesPlan, Tokens, plain_text, rows, tokenise
 from dialoop.train.loop import Progress, Result, train
 from dialoop.train.loss import cross_entropy
+from dialoop.train.objective import tensors
 from dialoop.train.optim import Optimizer
 from dialoop.train.vocabulary import train_tokenizer, write_tokenizer
 
@@ -56,7 +56,7 @@ class Pretraining:
         return result
 
     def _loss(self, batch: Batch) -> Tensor:
-        ids, targets, weights = (torch.from_numpy(a) for a in (batch.token_ids, batch.targets, batch.weights))
+        ids, targets, weights = tensors(batch, self.decoder.head.device)
         return cross_entropy(self.decoder(ids, batch.lengths), self.decoder.head, targets, weights)
 
     def write(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ def _prepare_decoder(
     for name, source in recipe.sources.items():
         sources[name] = tokenise(name, source, loaded, folder / "tokens", recipe.held_out)
         on_note(f"{name}: {len(sources[name].offsets) - 1:,} documents, {len(sources[name].tokens):,} tokens")
-    decoder = Decoder(shape, loaded.vocab_size, seed=recipe.seed).to(default_dtype("cpu"))
+    decoder = Decoder(shape, loaded.vocab_size, seed=recipe.seed).to(default_device(), default_dtype())
     return Pretraining(recipe, folder, loaded, sources, decoder, StagesPlan(recipe, sources))
 
 

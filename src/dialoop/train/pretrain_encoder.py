@@ -15,12 +15,13 @@ from dialoop.chat.plain import TextTokenizer
 from dialoop.config import PretrainRecipe
 from dialoop.config.encoders import EncoderSettings
 from dialoop.errors import TrainError
-from dialoop.models.load import default_dtype
+from dialoop.models.load import default_device, default_dtype
 from dialoop.train.batch import Batch
 from dialoop.train.corpus import StagesPlan, tokenise
 from dialoop.train.loop import Progress, Result, train
 from dialoop.train.loss import cross_entropy
 from dialoop.train.masking import MaskedPlan, Specials
+from dialoop.train.objective import tensors
 from dialoop.train.optim import Optimizer
 from dialoop.train.pretrain import SETTINGS, sample
 from dialoop.train.vocabulary import ENCODER_SPECIAL, train_tokenizer, write_encoder_tokenizer
@@ -54,7 +55,7 @@ class EncoderPretraining:
 
     def loss(self, batch: Batch) -> Tensor:
         """Summed over the tokens that were to be filled in; the output matrix sees no others."""
-        ids, targets, weights = (torch.from_numpy(a) for a in (batch.token_ids, batch.targets, batch.weights))
+        ids, targets, weights = tensors(batch, self.encoder.device)
         places = weights.nonzero().squeeze(1)
         states = self.encoder.model(input_ids=ids.view(len(batch.lengths), -1)).last_hidden_state
         filled = self.encoder.head(states.flatten(0, 1)[places])
@@ -83,8 +84,8 @@ def prepare_encoder(
         on_note(f"{name}: {len(sources[name].offsets) - 1:,} documents, {len(sources[name].tokens):,} tokens")
     specials = _specials(folder / "tokenizer" / "tokenizer.json")
     torch.manual_seed(recipe.seed)
-    encoder = _modern_bert(shape, tokenizer.vocab_size, specials).to(default_dtype("cpu"))
-    if all(stage.length <= SHORT for stage in recipe.stages):
+    encoder = _modern_bert(shape, tokenizer.vocab_size, specials).to(default_device(), default_dtype())
+    if encoder.device.type == "cpu" and all(stage.length <= SHORT for stage in recipe.stages):
         encoder.set_attn_implementation("eager")
     plain = tokenizer.vocab_size - len(ENCODER_SPECIAL)
     plan = MaskedPlan(
