@@ -45,7 +45,8 @@ from dialoop.engine.loaded import open_model
 from dialoop.evals.loops import answers_in, loops
 from dialoop.models.load import load_model
 from dialoop.models.packed import PackedBody
-from dialoop.train.corpus import StagePlan, StagesPlan, plain_text, tokenise
+from dialoop.train.corpus import StagesPlan, plain_text, tokenise
+from dialoop.train.loop import read_journal
 from dialoop.types import Conversation, Message, ModelRef, Sampling
 
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -59,7 +60,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a run saw. documents: each distinct one once, cut where the run's last update cut it."""
+    """What a run saw. documents: each distinct one once."""
 
     steps: int
     planned_steps: int
@@ -87,7 +88,10 @@ class HeldOut:
 
 
 def seen_by(run: Path, recipe: PretrainRecipe, tokenizer: ChatTokenizer, steps: int) -> Seen:
-    """The documents in the batches of the first `steps` updates of the recipe's plan."""
+    """The documents of the stages that the first `steps` updates reached, and the tokens that were read.
+
+    A stage that ended before it had read all of its documents gives them all, in the 5-gram's favour.
+    """
     missing = [name for name in recipe.sources if not (run / "tokens" / f"{name}.npz").is_file()]
     if missing:
         raise SystemExit(f"{run}/tokens lacks {', '.join(missing)}: give the directory of `dialoop pretrain`")
@@ -95,28 +99,15 @@ def seen_by(run: Path, recipe: PretrainRecipe, tokenizer: ChatTokenizer, steps: 
     sources = {n: tokenise(n, s, tokenizer, folder, recipe.held_out) for n, s in recipe.sources.items()}
     plan = StagesPlan(recipe, sources)
     distinct: dict[bytes, Ids] = {}
-    tokens, left = 0, min(steps, plan.steps)
+    left = done = min(steps, plan.steps)
     for stage in plan.stages:
-        for document in _shown(stage, min(left, stage.steps), tokenizer.pad_id):
-            tokens += len(document)
-            distinct.setdefault(document.tobytes(), document)
-        left -= min(left, stage.steps)
-    return Seen(min(steps, plan.steps), plan.steps, tokens, list(distinct.values()))
-
-
-def _shown(stage: StagePlan, steps: int, end: int | None) -> Iterator[Ids]:
-    """Documents as the stage's batches hold them; running text begins anew with each epoch."""
-    if stage.stage.mask == "assistant":
-        for step in range(steps):
-            for batch in stage.batches(step):
-                yield from np.split(batch.token_ids.astype(np.uint16), np.cumsum(batch.lengths)[:-1])
-        return
-    per_epoch = (stage.tokens - 1) // stage.stage.batch_tokens
-    for first in range(0, steps, per_epoch):
-        batches = [b for s in range(first, min(first + per_epoch, steps)) for b in stage.batches(s)]
-        text = np.concatenate([*(b.token_ids for b in batches), batches[-1].targets[-1:]]).astype(np.uint16)
-        pieces = np.split(text, np.flatnonzero(text == end) + 1)
-        yield from (piece for piece in pieces if len(piece))
+        if left > 0:
+            for index in range(len(stage.documents)):
+                document = stage.document(index)[0].astype(np.uint16)
+                distinct.setdefault(document.tobytes(), document)
+        left -= stage.steps
+    tokens = next(row["tokens"] for row in read_journal(run / "metrics.jsonl") if row["step"] == done)
+    return Seen(done, plan.steps, int(tokens), list(distinct.values()))
 
 
 def held_out_rows(run: Path, name: str, source: TextSource, max_bytes: int) -> list[str]:

@@ -191,12 +191,13 @@ class StagePlan:
         first = int(np.searchsorted(ends, start, side="right")) - 1
         parts, have, skip = [], 0, start - int(ends[first])
         while have < count:
-            tokens = self._document(int(order[first]))[0][skip : skip + count - have]
+            tokens = self.document(int(order[first]))[0][skip : skip + count - have]
             parts.append(tokens)
             have, skip, first = have + len(tokens), 0, first + 1
         return np.concatenate(parts)
 
-    def _document(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+    def document(self, index: int) -> tuple[NDArray[np.integer], NDArray[np.bool_]]:
+        """Its tokens, and which of them are learnt."""
         source, document = self.documents[index]
         held = self.sources[source]
         span = slice(held.offsets[document], held.offsets[document + 1])
@@ -219,7 +220,7 @@ class StagePlan:
         return self._rows[epoch]
 
     def _pack(self, rows: Sequence[int]) -> Batch:
-        documents = sorted((self._document(row) for row in rows), key=lambda document: len(document[0]))
+        documents = sorted((self.document(row) for row in rows), key=lambda document: len(document[0]))
         cut = [(ids[: self.stage.length], answers[: self.stage.length]) for ids, answers in documents]
         return Batch(
             np.concatenate([ids for ids, _ in cut]).astype(np.int64),
