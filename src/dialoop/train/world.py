@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 from torch.nn import Parameter
 
 T = TypeVar("T")
@@ -101,6 +103,19 @@ def world() -> World:
     return World(distributed.get_rank(), distributed.get_world_size())
 
 
+def _this_life() -> dict[str, Any]:
+    """Where processes that torchrun has started again meet, as arguments of torch's.
+
+    They would meet in a store that outlives them, and take the addresses that the fallen ones left there.
+    How often they were started is known alike to all on one machine alone.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return {}
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return {"store": PrefixStore(f"life {life}", store), "rank": rank, "world_size": size}
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """Join the processes that torchrun started, for the length of the block; alone where there are none."""
@@ -110,7 +125,7 @@ def joined() -> Iterator[World]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
+    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE, **_this_life())
     try:
         yield world()
     finally:
