@@ -18,7 +18,7 @@ from dialoop.chat.plain import TextTokenizer
 from dialoop.config.heads import AnyHeadRecipe, ClassifyRecipe, PairRecipe, TagRecipe
 from dialoop.errors import TrainError
 from dialoop.models.allocator import keep_freed_memory
-from dialoop.models.encoder import is_encoder, positions_of
+from dialoop.models.encoder import attend_for_training, is_encoder, positions_of
 from dialoop.models.head_config import HeadKind
 from dialoop.models.headed_method import HeadedModel, attach_head
 from dialoop.models.heads import Headed, by_length
@@ -118,7 +118,8 @@ def teach(
     """
     keep_freed_memory()
     tokenizer = TextTokenizer(base.base)
-    lesson = _lesson(recipe, rows, valid, tokenizer, longest_text(base.base, recipe.train.max_length))
+    longest = longest_text(base.base, recipe.train.max_length)
+    lesson = _lesson(recipe, rows, valid, tokenizer, longest)
     _same_run(recipe, base, lesson, folder)
     crf = isinstance(recipe, TagRecipe) and recipe.crf
     model = attach_head(
@@ -126,6 +127,8 @@ def teach(
         dropout=recipe.regularisation.dropout,
     )  # fmt: skip
     headed = Headed(model.model, base.base)
+    if headed.pads:
+        attend_for_training(headed.whole, longest)
     objective = _objective(recipe, headed, model)
     optimizer = Optimizer(model.weights, recipe.optim, ema=recipe.regularisation.ema)
     model.model.train()

@@ -15,6 +15,7 @@ from dialoop.chat.plain import TextTokenizer
 from dialoop.config import PretrainRecipe
 from dialoop.config.encoders import EncoderSettings
 from dialoop.errors import TrainError
+from dialoop.models.encoder import attend_for_training
 from dialoop.models.load import default_device, default_dtype
 from dialoop.train.batch import Batch
 from dialoop.train.corpus import StagesPlan, tokenise
@@ -27,9 +28,6 @@ from dialoop.train.pretrain import SETTINGS, sample
 from dialoop.train.vocabulary import ENCODER_SPECIAL, train_tokenizer, write_encoder_tokenizer
 
 FILES = ("tokenizer.json", "tokenizer_config.json")
-SHORT = 256
-"""Tokens up to which plain products of matrices attend faster: torch's fused attention reads 64 queries at a
-time, and its backward took ten times as long as its forward (windows of 128, 1.3 times as fast a step)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,7 @@ def prepare_encoder(
     specials = _specials(folder / "tokenizer" / "tokenizer.json")
     torch.manual_seed(recipe.seed)
     encoder = _modern_bert(shape, tokenizer.vocab_size, specials).to(default_device(), default_dtype())
-    if encoder.device.type == "cpu" and all(stage.length <= SHORT for stage in recipe.stages):
-        encoder.set_attn_implementation("eager")
+    attend_for_training(encoder, max(stage.length for stage in recipe.stages))
     plain = tokenizer.vocab_size - len(ENCODER_SPECIAL)
     plan = MaskedPlan(
         StagesPlan(recipe, sources), Specials(*specials[:3]), shape.masked, plain, recipe.seed
