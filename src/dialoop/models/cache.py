@@ -121,6 +121,7 @@ class Lanes:
         self.capacity = capacity
         self.members: list[Lane] = []
         self._blocks = cache.layers
+        self._clean = 0
         self.layers = {i: x.new_empty(0, x.shape[1], capacity, x.shape[2]) for i, x in cache.layers.items()}
 
     def join(self, lane: Lane, together: int) -> None:
@@ -128,8 +129,13 @@ class Lanes:
         held = len(next(iter(self.layers.values())))
         if len(self.members) == held:
             for i, x in self.layers.items():
-                # What is masked still takes part, times zero: it must be a number.
-                self.layers[i] = torch.cat((x, x.new_zeros(max(held, together), *x.shape[1:])))
+                self.layers[i] = x.new_empty(held + max(held, together), *x.shape[1:])
+                self.layers[i][:held] = x
+        if len(self.members) == self._clean:
+            # What is masked still takes part, times zero: it must be a number.
+            for x in self.layers.values():
+                x[self._clean].zero_()
+            self._clean += 1
         lane.group, lane.index, lane.filled = self, len(self.members), 0
         self.members.append(lane)
 
@@ -147,7 +153,8 @@ class Lanes:
         """Copy what the lane lacks before the span's start."""
         if lane.filled == span.start:
             return
-        slots = torch.tensor(span.slots(lane.filled, span.start), device=self._blocks[0].device)
+        any_layer = next(iter(self.layers.values()))
+        slots = torch.tensor(span.slots(lane.filled, span.start), device=any_layer.device)
         for i, x in self.layers.items():
             x[lane.index, :, lane.filled : span.start] = (
                 self._blocks[i].index_select(0, slots).transpose(0, 1)
