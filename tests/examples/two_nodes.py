@@ -6,6 +6,7 @@ import os
 import runpy
 import sys
 
+import ray
 from ray.cluster_utils import Cluster
 
 node = {"num_cpus": 2, "object_store_memory": 100_000_000}
@@ -16,4 +17,5 @@ sys.argv = sys.argv[1:]
 try:
     runpy.run_path(sys.argv[0], run_name="__main__")
 finally:
+    ray.shutdown()  # a node that a driver is connected to is not removed
     cluster.shutdown()
