@@ -171,9 +171,11 @@ def test_a_source_smaller_than_one_row_is_refused() -> None:
         StagePlan(made.stages[0], made, {"a": numbered([32])})
 
 
-def test_conversations_of_an_epoch_are_seen_whole_once_and_cut_at_the_length() -> None:
+@pytest.mark.parametrize("micro_batch", [32, 4096])
+def test_conversations_of_an_epoch_are_seen_whole_once_and_cut_at_the_length(micro_batch: int) -> None:
     lengths = [9, 20, 50, 31, 4, 16, 32, 8]
-    made = recipe([{"tokens": 10_000, "mask": "assistant", "batch_tokens": 32}], a=1.0)
+    stage = {"tokens": 10_000, "mask": "assistant", "batch_tokens": 32}
+    made = recipe([stage], micro_batch=micro_batch, a=1.0)
     plan = StagePlan(made.stages[0], made, {"a": numbered(lengths)})
     found: list[Batch] = []
     while sum(len(batch.lengths) for batch in found) < len(lengths):

@@ -165,6 +165,11 @@ class StagePlan:
             )
 
     @property
+    def _room(self) -> int:
+        """Tokens of whole conversations in one forward pass."""
+        return min(self.recipe.micro_batch, self.stage.batch_tokens)
+
+    @property
     def tokens(self) -> int:
         """Of one pass over the stage's sources."""
         return int(self.lengths.sum())
@@ -205,7 +210,7 @@ class StagePlan:
 
     def _conversations(self, step: int) -> Sequence[Batch]:
         """Whole conversations, each seeing itself alone; longer ones are cut at `length`."""
-        per_update = max(self.stage.batch_tokens // self.recipe.micro_batch, 1)
+        per_update = self.stage.batch_tokens // self._room
         epoch, place = 0, step * per_update
         while place >= len(packs := self._packs(epoch)):
             epoch, place = epoch + 1, place - len(packs)
@@ -216,7 +221,7 @@ class StagePlan:
         if epoch not in self._rows:
             capped = np.minimum(self.lengths, self.stage.length)
             order = epoch_order(len(self.documents), self.recipe.seed, epoch)
-            self._rows[epoch] = fill(capped.tolist(), order, self.recipe.micro_batch)
+            self._rows[epoch] = fill(capped.tolist(), order, self._room)
         return self._rows[epoch]
 
     def _pack(self, rows: Sequence[int]) -> Batch:
