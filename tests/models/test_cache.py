@@ -9,7 +9,7 @@ from dialoop.models.cache import Cache, Lane, Span
 
 def test_all_sequences_have_lanes_though_their_context_is_no_power_of_two() -> None:
     context, count, size = 320, 5, 16
-    cache = Cache(count * context, lanes=True, longest=context)
+    cache = Cache(count * context, longest=context)
     cache.layer(0, torch.zeros(1, 2, 4))
     blocks = [range(i * context // size, (i + 1) * context // size) for i in range(count)]
     spans = [Span(299, 300, own, size, Lane()) for own in blocks]
@@ -20,7 +20,7 @@ def test_all_sequences_have_lanes_though_their_context_is_no_power_of_two() -> N
 
 def test_lanes_are_made_as_sequences_come_and_keep_what_they_hold() -> None:
     context, size = 64, 16
-    cache = Cache(9 * context, lanes=True, longest=context)
+    cache = Cache(9 * context, longest=context)
     pairs = torch.randn(9 * context, 2, 4)
     cache.layer(0, pairs).copy_(pairs)
     spans = [Span(10, 11, range(4 * i, 4 * i + 4), size, Lane()) for i in range(9)]

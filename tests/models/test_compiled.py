@@ -44,7 +44,7 @@ def made(name: str) -> Any:
 
 def answers(lean: LeanDecoder) -> torch.Tensor:
     """Logits of three prompts in one step, of a token of each in another, and of one alone."""
-    cache, device = Cache(48, lanes=True), torch.device("cpu")
+    cache, device = Cache(48), torch.device("cpu")
     blocks, lanes = [range(16 * i, 16 * i + 16) for i in range(3)], [Lane() for _ in range(3)]
     sizes, found = (5, 9, 3), []
     spans = [Span(0, n, own, lane=lane) for n, own, lane in zip(sizes, blocks, lanes, strict=True)]

@@ -95,7 +95,7 @@ def runner_of(
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision, compiled)
     if body is not None:
-        return PagedRunner(body, Cache(blocks * BLOCK, lanes=True, longest=context), adapters)
+        return PagedRunner(body, Cache(blocks * BLOCK, longest=context), adapters)
     if isinstance(opening_of(model), PrefixOpening):
         raise ModelError(
             f"{type(model).__name__} takes no keys and values from outside: serve a model that was tuned by "

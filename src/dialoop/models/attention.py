@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.attention.varlen import varlen_attn
 
 QUERY_BLOCK = 128
 
@@ -166,6 +165,8 @@ def packed_attention(
     if q.device.type == "cpu" and not dropout:
         return _BlockAttention.apply(q, k, v, lengths, scale)  # type: ignore[no-any-return, no-untyped-call]
     if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not dropout:
+        from torch.nn.attention.varlen import varlen_attn  # more than a second, for CUDA alone
+
         ends, most = _ends(tuple(lengths), q.device), max(lengths)
         return varlen_attn(  # type: ignore[return-value]  # of two with logsumexp, which is not asked for
             q, k, v, ends, ends, most, most, scale=scale, window_size=(-1, 0), enable_gqa=True

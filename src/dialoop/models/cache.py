@@ -54,14 +54,13 @@ class Span:
 class Cache:
     """Keys and values of `slots` tokens in every layer; memory is touched as it fills.
 
-    lanes: whether sequences have one.  longest: tokens that a sequence may have, 0 = not known.
+    longest: tokens that a sequence may have, 0 = not known.
     """
 
-    def __init__(self, slots: int, lanes: bool = False, longest: int = 0) -> None:
+    def __init__(self, slots: int, longest: int = 0) -> None:
         self.slots = slots
         self._longest = longest
         self.layers: dict[int, Tensor] = {}
-        self._lanes = lanes
         self._groups: dict[int, Lanes] = {}
 
     def layer(self, index: int, pairs: Tensor) -> Tensor:
@@ -97,7 +96,7 @@ class Cache:
         assert lane is not None
         if lane.group is not None and span.stop > lane.group.capacity:
             lane.group.leave(lane)
-        if lane.group is None and self.layers and self._lanes:
+        if lane.group is None and self.layers:
             capacity = max(SMALLEST_LANE, 1 << (span.stop - 1).bit_length())
             if span.stop <= self._longest:
                 capacity = min(capacity, self._longest)

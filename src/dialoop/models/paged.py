@@ -155,7 +155,7 @@ def _widened(model: nn.Module) -> Iterator[None]:
 
 
 def _in_chunks(body: Body, first: Tensor, second: Tensor) -> Tensor:
-    cache, slots, lane = Cache(16, lanes=True), range(15, -1, -1), Lane()
+    cache, slots, lane = Cache(16), range(15, -1, -1), Lane()
     steps = (
         (first[:5], [Span(0, 5, slots)]),
         (torch.cat([first[5:6], second]), [Span(5, 6, slots, lane=lane), Span(0, 4, slots[7:])]),

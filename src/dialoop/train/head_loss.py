@@ -13,7 +13,7 @@ from dialoop.config.heads import HeadRegularisationSettings
 from dialoop.models.crf import Crf
 from dialoop.models.heads import Headed, class_logits
 from dialoop.train.batch import Batch
-from dialoop.train.objective import Tally, divergence
+from dialoop.train.objective import Tally, divergence, tensors
 
 Picked = tuple[Tensor, Tensor, Tensor]
 """Logits where something is learnt, what, and what that is worth."""
@@ -51,14 +51,11 @@ class HeadObjective:
         return self.held_back.label_smoothing if self.headed.whole.training else 0.0
 
     def _picked(self, batch: Batch) -> Picked:
-        device = self.headed.device
-        ids, targets, weights = (
-            torch.from_numpy(a).to(device) for a in (batch.token_ids, batch.targets, batch.weights)
-        )
+        ids, targets, weights = tensors(batch, self.headed.device)
         logits = self.headed.logits(ids, batch.lengths)
         places = weights.nonzero().squeeze(1)
         if self.headed.kind == "sequence":
-            places = torch.tensor(batch.lengths, device=device).cumsum(0) - 1
+            places = torch.tensor(batch.lengths, device=ids.device).cumsum(0) - 1
             return logits, targets[places], weights[places]
         return logits[places], targets[places], weights[places]
 

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 from torch.nn import Parameter
 
 T = TypeVar("T")
@@ -111,6 +109,9 @@ def _this_life() -> dict[str, Any]:
     """
     if os.environ.get("GROUP_WORLD_SIZE") != "1":
         return {}
+    from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+    from torch.distributed.rendezvous import rendezvous
+
     store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return {"store": PrefixStore(f"life {life}", store), "rank": rank, "world_size": size}
