@@ -143,7 +143,7 @@ def test_classes_are_learnt_by_heart(on: str, bases: dict[str, Path], tmp_path: 
 @pytest.mark.parametrize(("on", "crf"), [("encoder", True), ("decoder", False)])
 def test_tags_are_learnt_by_heart(on: str, crf: bool, bases: dict[str, Path], tmp_path: Path) -> None:
     made = taught(
-        bases[on], tmp_path, "tag", crf=crf, train__epochs=150.0, train__batch_rows=4,
+        bases[on], tmp_path, "tag", crf=crf, train__epochs=250.0, train__batch_rows=4,
         optim__learning_rate=RATES[on], **WIDE,
     )  # fmt: skip
     answering = Answering.load(where(made), 40)
