@@ -5,8 +5,10 @@
 
 Rows of each set: the hand-written prompt alone; four examples chosen in five ways; the prompt that
 `dialoop prompts optimise` found; a soft prompt, LoRA and full training on the same prompt; LoRA with an
-optimised prompt. Intervals are of the paired difference to the hand-written prompt of the same model
-(bootstrap, 95 %; p of McNemar where cases are right or wrong). Every number is kept in DIR/rows: a run that
+optimised prompt. Half of the rows that LoRA learns from show four examples by BM25.
+
+Intervals are of the paired difference to the hand-written prompt of the same model (bootstrap, 95 %; p of
+McNemar where cases are right or wrong). Every number is kept in DIR/rows: a run that
 ended goes on.
 
 Classes are told by calibrated P(label | prompt); dialogues are judged by log P(reference) and by ROUGE-L of
@@ -29,7 +31,7 @@ from dialoop.chat.prompt import Prompt
 from dialoop.chat.wire import conversation_to_openai
 from dialoop.config import TuneRecipe
 from dialoop.config.optimising import OptimiseSettings
-from dialoop.config.prompts import parse_prompt
+from dialoop.config.prompts import FewShotSettings, parse_prompt
 from dialoop.evals.compare import compare
 from dialoop.evals.report import stats_of
 from dialoop.evals.shares import wilson
@@ -39,9 +41,10 @@ from dialoop.jobs.prompt_data import CLASSIFICATION, PromptData, prompt_data
 from dialoop.jobs.prompted import Asking, Prompted, with_few_shot
 from dialoop.jobs.tuning import run_tuning
 from dialoop.jobs.wording import MOST_LISTED
+from dialoop.prompting.candidates import with_examples
 from dialoop.store.prompts import shipped
 from dialoop.store.registry import Store
-from dialoop.types import Message
+from dialoop.types import Conversation
 
 DATA = "${DIALOOP_DATA}"
 BASE = "dialoop-base"
@@ -49,10 +52,25 @@ SELECTIONS = ("random", "bm25", "embeddings", "mmr", "balanced")
 SHOTS = 4
 SEED = 7
 WRITTEN = 48
-METHODS: Mapping[str, tuple[Mapping[str, Any], float]] = {
-    "soft prompt": ({"kind": "prompt", "tokens": 20}, 3e-2),
-    "LoRA": ({"kind": "lora", "rank": 16, "alpha": 32}, 3e-3),
-    "full": ({"kind": "full"}, 5e-4),
+POOL = 1000
+"""Examples that training rows choose from, none of them a training row."""
+LEARNT = 0.8
+"""Of all examples, the most that are trained on."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A method, its learning rate, and the share of its rows that show examples."""
+
+    method: Mapping[str, Any]
+    rate: float
+    with_examples: float = 0.0
+
+
+METHODS: Mapping[str, Way] = {
+    "soft prompt": Way({"kind": "prompt", "tokens": 20}, 3e-2),
+    "LoRA": Way({"kind": "lora", "rank": 16, "alpha": 32}, 3e-3, with_examples=0.5),
+    "full": Way({"kind": "full"}, 5e-4),
 }
 
 
@@ -108,8 +126,8 @@ class Bench:
                 asking = replace(start, prompt=few, pool=data.pool)
                 self._row(each, f"{SHOTS} by {select}", lambda a=asking: self._outcomes(model, a, test, data))
             self._optimised(model, each, data, values, "optimised")
-        for name, (method, rate) in METHODS.items():
-            ref = self._trained(each, data, start, name, method, rate)
+        for name, way in METHODS.items():
+            ref = self._trained(each, data, values, name, way)
             with self._asked(ref) as model:
                 self._row(each, name, lambda m=model: self._outcomes(m, start, test, data))
         with self._asked(f"{each.name}-lora") as model:
@@ -168,26 +186,33 @@ class Bench:
             for a, b in zip(answered, likely, strict=True)
         )
 
-    def _trained(
-        self, each: Set, data: PromptData, asking: Asking, name: str, method: Mapping[str, Any], rate: float
-    ) -> str:
+    def _trained(self, each: Set, data: PromptData, values: Mapping[str, Any], name: str, way: Way) -> str:
         called = f"{each.name}-{name.replace(' ', '-').lower()}"
+        # Drawn, since files may be in the order of their labels.
+        places = random.Random(SEED).sample(range(len(data.pool)), len(data.pool))
+        many = min(self.train, round(LEARNT * len(places)))
+        drawn, others = places[:many], places[many:][:POOL]
         with Store.open(self.home) as store:
             if any(version.name == called for version in store.models.list()):
                 return called
+            prompt = f"{each.prompt}@0"
+            if way.with_examples:
+                few = FewShotSettings(select="bm25", count=SHOTS)
+                shown = with_examples(shipped()[each.prompt].settings, [data.pool[i] for i in others], few)
+                told = shown.model_copy(update={"name": f"{each.name}-shown"})
+                prompt = store.prompts.add(told.toml()).ref
         rows = self.home / f"{each.name}.train.jsonl"
         with rows.open("w", encoding="utf-8") as file:
-            # Drawn, since files may be in the order of their labels.
-            drawn = random.Random(SEED).sample(data.pool, min(self.train, len(data.pool)))
-            for number, example in enumerate(drawn):
-                asked = asking.prompt.ask(example.history, asking.values, language=each.language)
-                told = replace(asked, messages=(*asked.messages, Message("assistant", example.answer)))
-                row = {**conversation_to_openai(told), "id": f"row {number}"}
+            for place in drawn:
+                row = conversation_to_openai(_last_learnt(data.pool[place]))
+                row["metadata"] = {"id": f"row {place}", "language": each.language}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
         recipe = TuneRecipe.model_validate({
-            "name": called, "base": BASE, "method": method, "optim": {"learning_rate": rate},
+            "name": called, "base": BASE, "method": way.method, "optim": {"learning_rate": way.rate},
             "data": {"sources": [f"file:{rows}"], "clean": {"steps": ["roles"]},
-                     "split": {"valid": 0.02, "test": 0.01, "group_by": ["id"]}},
+                     "split": {"valid": 0.02, "test": 0.01, "group_by": ["id"]},
+                     "prompt": {"name": prompt, "task": "reply", "values": values,
+                                "without_examples": 1 - way.with_examples if way.with_examples else 0}},
             "train": {"epochs": 2, "batch_tokens": 4096, "max_length": 1024, "patience": 0, "mask": "last"},
             "eval": {"max_cases": 2, "max_tokens": 2, "resamples": 100},
         })  # fmt: skip
@@ -256,6 +281,13 @@ class Bench:
             Outcome(cases[row["id"]], row["answer"], row["logp"], row["tokens"])
             for row in json.loads(path.read_text(encoding="utf-8"))["outcomes"]
         ]
+
+
+def _last_learnt(example: Conversation) -> Conversation:
+    """Only its last answer is."""
+    *before, answer = example.messages
+    unlearnt = (replace(turn, weight=0.0) if turn.role == "assistant" else turn for turn in before)
+    return replace(example, messages=(*unlearnt, answer))
 
 
 def _choices(path: Path) -> Path:

@@ -54,6 +54,10 @@ def read(home: Path, asked: TuneRecipe) -> Given:
         return given(store, asked, home / "scratch")
 
 
+def said_in(row: Conversation) -> list[str]:
+    return [turn.content for turn in row.messages]
+
+
 def learnt_texts(row: Conversation, tokenizer: ChatTokenizer) -> list[str]:
     """What of a row is learnt, in stretches."""
     rendered = render(row, tokenizer)
@@ -136,6 +140,25 @@ def test_what_a_prompt_shows_is_read_and_not_learnt(base: Path, tmp_path: Path) 
     assert row.messages[3:] == plain.messages
     said = [turn.content for turn in plain.messages if turn.role == "assistant"]
     assert learnt_texts(row, ChatTokenizer.load(base)) == said
+
+
+def test_a_share_of_the_rows_is_learnt_without_examples(base: Path, tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.prompts.add(SHOWN)
+    bare = []
+    for share in (0.0, 0.5, 0.99):
+        prompt = {"name": "shown", "without_examples": share}
+        known = read(tmp_path, recipe(base, prompt, ["sample:en"]))
+        asked = known.cases()
+        assert "Is it open?" in said_in(asked.ask(asked.asked[0]))
+        rows = [said_in(row) for row in known.learnt.train]
+        bare.append({i for i, row in enumerate(rows) if "Is it open?" not in row})
+        for i in bare[-1]:
+            assert "Answer the desk's way." in rows[i][0]
+            assert rows[i][1:] == [said for said in said_in(known.dataset.train[i]) if said not in rows[i][0]]
+    assert bare[0] == set()
+    assert 0.3 < len(bare[1]) / len(rows) < 0.7
+    assert bare[1] < bare[2]
 
 
 def test_pairs_of_answers_are_preferred_after_the_prompt(base: Path, tmp_path: Path) -> None:

@@ -19,3 +19,5 @@ class RowPrompt(Settings):
     dialogue; None = what the first row is."""
     values: dict[str, Any] = Field({})
     """Of its variables. A row's metadata give those that are named there, and rows with labels `labels`."""
+    without_examples: float = Field(0.0, ge=0, lt=1)
+    """Share of the rows that are learnt without the template's examples: then it answers in both ways."""

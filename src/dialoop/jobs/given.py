@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def given(store: Store, recipe: TuneRecipe, scratch: Path) -> Given:
     if task.options is not None:
         labels = tuple(sorted({row.answer for row in (*dataset.train, *dataset.valid, *dataset.test)}))
     try:
-        learnt = _in_words(rows, worded, labels)
+        learnt = _in_words(rows, worded, labels, prompt.without_examples)
     except RequestError as error:
         raise DataError(
             f"data.prompt {prompt.name}: {error} in data.prompt.values, or in the metadata of every row"
@@ -136,16 +137,24 @@ def _wording(store: Store, prompt: RowPrompt) -> Wording:
     return worded
 
 
-def _in_words(rows: Dataset[Any], worded: Wording, labels: tuple[str, ...]) -> Dataset[Any]:
-    """Rows of general data that is shown again stay as they are."""
+def _in_words(
+    rows: Dataset[Any], worded: Wording, labels: tuple[str, ...], without_examples: float
+) -> Dataset[Any]:
+    """Rows of general data that is shown again stay as they are. without_examples: share, drawn by a row's words."""
     own = len(rows.train) - rows.replayed
     general = rows.train[own:]
 
     def learnt(row: Any) -> list[Any]:
-        if isinstance(row, Preference):
-            (asked,) = learnt_rows(replace(worded, opens=True), row.history)
+        pair = isinstance(row, Preference)
+        said = row.history if pair else row
+        told = worded
+        drawn = random.Random("\n".join(turn.content for turn in said.messages)).random()
+        if drawn < without_examples:
+            told = replace(worded, ask=worded.bare)
+        if pair:
+            (asked,) = learnt_rows(replace(told, opens=True), said)
             return [replace(row, history=asked)]
-        return list(learnt_rows(worded, row, labels))
+        return list(learnt_rows(told, said, labels))
 
     made = replace(rows, train=rows.train[:own]).spread(learnt)
     return replace(made, train=(*made.train, *general))

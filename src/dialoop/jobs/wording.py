@@ -22,6 +22,7 @@ MOST_LISTED = 30
 class Wording:
     """A prompt: its name, and what it makes of a case.
 
+    bare: the same without its examples.
     examples: that it may show; one that gives a case away is refused.
     opens: all turns of a dialogue are asked after the same opening, so that one row can hold them all.
     soft: a registered model whose learnt prompt opens the text, and which answers.
@@ -29,6 +30,7 @@ class Wording:
 
     name: str
     ask: Ask = as_it_is
+    bare: Ask = as_it_is
     examples: tuple[Conversation, ...] = ()
     opens: bool = True
     soft: str | None = None
@@ -50,18 +52,23 @@ def wording(name: str, settings: PromptSettings, values: Mapping[str, Any]) -> W
     prompt = Prompt(settings)
     pools = {code: Pool(prompt.examples(code)) for code in prompt.languages}
 
-    def ask(case: Case) -> Conversation:
+    def asked(case: Case, examples: Sequence[Conversation]) -> Conversation:
         told = {**prompt.values_in(case.history.metadata), **values}
         if "labels" in settings.variables and 0 < len(case.options) <= MOST_LISTED:
             told.setdefault("labels", list(case.options))
-        pool, asked = pools[prompt.language_for(case.language)], asked_text(case.history)
-        chosen = pool.chosen(settings.few_shot, case.history)
-        examples = [each for each in chosen if asked_text(each.history) != asked]
         return prompt.ask(case.history, told, language=case.language, examples=examples)
+
+    def bare(case: Case) -> Conversation:
+        return asked(case, ())
+
+    def ask(case: Case) -> Conversation:
+        pool, text = pools[prompt.language_for(case.language)], asked_text(case.history)
+        chosen = pool.chosen(settings.few_shot, case.history)
+        return asked(case, [each for each in chosen if asked_text(each.history) != text])
 
     examples = tuple(each for code in prompt.languages for each in pools[code].examples)
     opens = not (prompt.reads_dialogue or settings.few_shot.depends_on_question)
-    return Wording(name, ask, examples, opens, settings.soft)
+    return Wording(name, ask, bare, examples, opens, settings.soft)
 
 
 def learnt_rows(worded: Wording, row: Conversation, options: tuple[str, ...] = ()) -> Iterator[Conversation]:
