@@ -1,4 +1,4 @@
-"""Fine-tuning beside TRL: `bench/train.py peers` and `losses`."""
+"""Fine-tuning beside TRL and transformers' Trainer: `bench/train.py peers` and `losses`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,8 @@ CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "trl-packing-bf16": {
         "engine": "trl", "setting": {"gradient_checkpointing": False, "packing": True, **BFLOAT16},
     },
+    "trainer": {"engine": "trainer", "setting": {"dtype": "float32"}},
+    "trainer-bf16": {"engine": "trainer", "setting": {"dtype": "bfloat16"}},
 }  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def rows(model: Path, count: int, out: Path) -> int:
 def train(name: str, given: Mapping[str, Any], threads: int) -> Figures:
     """What a contestant's process tells. Raises SystemExit where it fails."""
     contestant = CONTESTANTS[name]
-    python = os.environ.get(PYTHON, "") if contestant["engine"] == "trl" else sys.executable
+    python = sys.executable if contestant["engine"] == "dialoop" else os.environ.get(PYTHON, "")
     if not python:
         raise SystemExit(f"{name}: set {PYTHON} to a Python that has TRL (bench/README.md)")
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": str(threads)}

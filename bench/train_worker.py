@@ -81,7 +81,7 @@ def dialoop(given: Figures, rows: list[Figures], folder: str) -> Figures:
     train(
         made.objective, made.optimizer, made.plan, Path(folder), checkpoint_every=10**6,
         on_progress=lambda progress: seen.append((time.perf_counter(), progress)),
-        measured=made.objective.tally.taken,
+        tally=made.objective.tally,
     )  # fmt: skip
     ends = [end for end, _ in seen]
     return {
@@ -94,57 +94,113 @@ def dialoop(given: Figures, rows: list[Figures], folder: str) -> Figures:
 
 def trl(given: Figures, rows: list[Figures], folder: str) -> Figures:
     """TRL's SFTTrainer on rows that are tokenised already. given["setting"]: its own words."""
-    import torch
-    import transformers
     from datasets import Dataset
-    from transformers import AutoTokenizer, TrainerCallback
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    ends: list[float] = []
-    losses: list[float] = []
-
-    class Watch(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Figures, **_: Any) -> None:
-            losses.extend([logs["loss"]] if "loss" in logs else [])
-
     setting = dict(given["setting"])
-    peft = None
-    if given["method"] == "lora":
-        from peft import LoraConfig
-
-        peft = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", lora_dropout=0.0)
     packed = setting.get("packing", False)
     size = given["packed_rows"] if packed else ROWS
     config = SFTConfig(
-        output_dir=folder, use_cpu=True, max_length=given["length"], per_device_train_batch_size=size,
-        num_train_epochs=1, learning_rate=RATE, lr_scheduler_type="constant", max_grad_norm=1.0,
-        completion_only_loss=True, logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
-        train_sampling_strategy="sequential", **({"bf16": False} if given.get("fp32") else {}), **setting,
-    )  # fmt: skip
+        **_common(given, folder, size), max_length=given["length"], completion_only_loss=True, **setting
+    )
+    watch = _Watch()
     trainer = SFTTrainer(
-        given["model"], args=config, train_dataset=Dataset.from_list(rows), peft_config=peft,
-        processing_class=AutoTokenizer.from_pretrained(given["model"]), callbacks=[Watch()],
+        given["model"], args=config, train_dataset=Dataset.from_list(rows), peft_config=_peft(given),
+        processing_class=AutoTokenizer.from_pretrained(given["model"]), callbacks=[watch.callback()],
     )  # fmt: skip
     if given.get("fp32"):
         same_start(dict(trainer.model.named_parameters()))
     trainer.train()
     data: Any = trainer.train_dataset
     counts = [len(row) for row in data["seq_lengths"]] if packed else [1] * len(data)
-    each = [sum(counts[i : i + size]) for i in range(0, len(counts), size)]
+    return watch.told(f"TRL {version('trl')}", trainer.model, config, counts, size)
+
+
+def trainer(given: Figures, rows: list[Figures], folder: str) -> Figures:
+    """transformers' own Trainer: padded rows, the prompt's tokens out of the loss, no checkpointing."""
+    from peft import get_peft_model
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        DataCollatorForSeq2Seq,
+        Trainer,
+        TrainingArguments,
+    )
+
+    model: Any = AutoModelForCausalLM.from_pretrained(given["model"], dtype=given["setting"]["dtype"])
+    if given["method"] == "lora":
+        model = get_peft_model(model, _peft(given))
+    data = [
+        {"input_ids": row["input_ids"], "labels": [
+            token if learnt else -100
+            for token, learnt in zip(row["input_ids"], row["completion_mask"], strict=True)
+        ]}
+        for row in rows
+    ]  # fmt: skip
+    config, watch = TrainingArguments(**_common(given, folder, ROWS)), _Watch()
+    Trainer(
+        model, args=config, train_dataset=data, callbacks=[watch.callback()],  # type: ignore[arg-type]
+        data_collator=DataCollatorForSeq2Seq(AutoTokenizer.from_pretrained(given["model"])),
+    ).train()  # fmt: skip
+    return watch.told("Trainer", model, config, [1] * len(data), ROWS)
+
+
+def _common(given: Figures, folder: str, size: int) -> Figures:
+    """What both of transformers' trainers are told."""
     return {
-        "about": f"TRL {version('trl')}, transformers {transformers.__version__}, torch {torch.__version__}, "
-        f"weights {trainer.model.dtype}, bf16={config.bf16}, "
-        f"gradient_checkpointing={config.gradient_checkpointing}",
-        "seconds": [b - a for a, b in pairwise(ends)],
-        "losses": losses,
-        "conversations": each[1 : len(ends)],
-    }
+        "output_dir": folder, "use_cpu": True, "per_device_train_batch_size": size, "num_train_epochs": 1,
+        "learning_rate": RATE, "lr_scheduler_type": "constant", "max_grad_norm": 1.0, "logging_steps": 1,
+        "save_strategy": "no", "report_to": [], "disable_tqdm": True, "train_sampling_strategy": "sequential",
+        **({"bf16": False} if given.get("fp32") else {}),
+    }  # fmt: skip
 
 
-ENGINES = {"dialoop": dialoop, "trl": trl}
+def _peft(given: Figures) -> Any:
+    from peft import LoraConfig
+
+    if given["method"] != "lora":
+        return None
+    return LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", lora_dropout=0.0)
+
+
+class _Watch:
+    """When each update ended, and its loss."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.losses: list[float] = []
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        ends, losses = self.ends, self.losses
+
+        class Callback(TrainerCallback):  # type: ignore[misc]
+            def on_step_end(self, *_: Any, **__: Any) -> None:
+                ends.append(time.perf_counter())
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: Figures, **_: Any) -> None:
+                losses.extend([logs["loss"]] if "loss" in logs else [])
+
+        return Callback()
+
+    def told(self, who: str, model: Any, config: Any, counts: list[int], size: int) -> Figures:
+        """counts: conversations of each row; size: rows of an update."""
+        import torch
+        import transformers
+
+        each = [sum(counts[i : i + size]) for i in range(0, len(counts), size)]
+        return {
+            "about": f"{who}, transformers {transformers.__version__}, torch {torch.__version__}, weights "
+            f"{model.dtype}, bf16={config.bf16}, gradient_checkpointing={config.gradient_checkpointing}",
+            "seconds": [b - a for a, b in pairwise(self.ends)],
+            "losses": self.losses,
+            "conversations": each[1 : len(self.ends)],
+        }
+
+
+ENGINES = {"dialoop": dialoop, "trl": trl, "trainer": trainer}
 
 
 def main() -> None:

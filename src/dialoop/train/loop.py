@@ -157,7 +157,7 @@ def train(
             _save(folder, optimizer, state)
     ended, short = _ended(judge, plan, state), state.step < plan.steps
     if ended:
-        optimizer.load({**optimizer.state(), **(state.best or optimizer.kept())})
+        optimizer.put_back(state.best or optimizer.held())
     return Result(
         state.step, state.tokens, state.seconds, not ended, ended and short, state.best_step, state.best_loss
     )

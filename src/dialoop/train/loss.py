@@ -13,6 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 ROWS = 512
 """Positions whose logits are held at a time."""
+LEAST_ROWS, LOGITS = 64, 3 * 2**22
+"""Fewer where the vocabulary is large: a piece has so many logits at most, and so many positions at least."""
 CUDA_ROWS = 8192
 """As many there: what a piece costs is its calls."""
 
@@ -28,7 +30,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         wants_hidden, wants_head = ctx.needs_input_grad[:2]
         dhidden = torch.empty_like(hidden) if wants_hidden else None
         dhead = torch.zeros_like(head, dtype=torch.float32) if wants_head else None
-        size = CUDA_ROWS if hidden.is_cuda else ROWS
+        size = CUDA_ROWS if hidden.is_cuda else min(ROWS, max(LEAST_ROWS, LOGITS // len(head)))
         for start in range(0, len(targets), size):
             rows = slice(start, start + size)
             loss, hits, dlogits = _piece(hidden[rows], head, targets[rows], weights[rows], smoothing)

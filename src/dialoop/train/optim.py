@@ -98,10 +98,20 @@ class Optimizer:
         torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.clip, total)
         return norm
 
+    def held(self) -> dict[str, Tensor]:
+        """What would be written now, named as in `state`: the masters, or their running means."""
+        return {f"master.{name}": weight.detach() for name, weight in (self._means or self.masters).items()}
+
     def kept(self) -> dict[str, Tensor]:
-        """Copies of what would be written now, named as in `state`: the masters, or their running means."""
-        held = self._means or self.masters
-        return {f"master.{name}": weight.detach().clone() for name, weight in held.items()}
+        """Copies of what is `held`."""
+        return {name: weight.clone() for name, weight in self.held().items()}
+
+    @torch.no_grad()
+    def put_back(self, held: Mapping[str, Tensor]) -> None:
+        """Weights become what was `held` once; moments stay. Nothing is copied on the way."""
+        for name, master in self.masters.items():
+            master.copy_(held[f"master.{name}"])
+        self._copy_back()
 
     @contextmanager
     @torch.no_grad()
