@@ -191,8 +191,8 @@ def _move_gradient(master: Parameter) -> object:
     def move(weight: Tensor) -> None:
         if weight.grad is None:
             return
-        gradient = local(weight.grad).float()
-        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+        gradient = local(weight.grad)
+        master.grad = gradient.float() if master.grad is None else master.grad.add_(gradient)
         weight.grad = None
 
     return move
