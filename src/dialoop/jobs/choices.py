@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -12,10 +13,10 @@ import numpy as np
 from dialoop.chat.pairs import history_text
 from dialoop.config.heads import PairRecipe
 from dialoop.data.language import language_of
-from dialoop.engine.generate import context_of
-from dialoop.engine.loaded import open_model
-from dialoop.engine.score import log_likelihoods
-from dialoop.jobs.judging import within
+from dialoop.evals.suites import task_named
+from dialoop.evals.task import Case
+from dialoop.jobs.choosing import Choosing
+from dialoop.jobs.judging import Cases
 from dialoop.train.head_answers import Answering
 from dialoop.types import Conversation, Message, ModelRef, Pair
 
@@ -52,16 +53,15 @@ class Choices:
         return self._parted(model.fits(pairs))
 
     def by_likelihood(self, ref: ModelRef) -> Scores:
-        """The mean log-probability that a decoder gives the answers' tokens."""
-        loaded = open_model(ref)
-        context = context_of(loaded.model)
-        dialogues = [
-            within(_answered(row.history, text), loaded, context)
-            for row, texts in zip(self.rows, self.offered, strict=True)
-            for text in texts
-        ]
-        found = log_likelihoods(loaded.model, loaded.tokenizer, dialogues)
-        return self._parted([total / tokens for total, tokens in found])
+        """The mean log-probability that a decoder gives the answers' tokens; a history is read once."""
+        asked = tuple(
+            Case(row.history, row.answer, language, "", f"{place}", 0, offered, tuple(grades))
+            for place, (row, language, offered, grades) in enumerate(
+                zip(self.rows, self.languages, self.offered, self.grades, strict=True)
+            )
+        )
+        with closing(Choosing(ref, task_named("selection"), lambda *_: None)) as model:
+            return [list(outcome.scores or ()) for outcome in model.outcomes(Cases(asked, ()))]
 
     def _parted(self, scores: Sequence[float]) -> Scores:
         rest = iter(scores)
