@@ -62,10 +62,10 @@ def test_what_is_learnt_is_coloured_and_what_is_only_read_is_dim() -> None:
 def test_what_is_of_dialogues_alone_is_refused_for_a_model_with_a_head(tmp_path: Path) -> None:
     recipe = tmp_path / "intent.toml"
     recipe.write_text('kind = "classify"\nname = "intent"\n[data]\nsources = ["x"]\n', encoding="utf-8")
-    for option, environment in (("--dry-run", {}), ("--find-lr", {}), (None, {"WORLD_SIZE": "2"})):
-        command = ["--home", str(tmp_path), "tune", str(recipe), *([option] if option else [])]
+    for option in ("--dry-run", "--find-lr", "--find-batch"):
+        command = ["--home", str(tmp_path), "tune", str(recipe), option]
         with pytest.raises(ConfigError, match=r"intent is of kind classify, .* go with kind tune alone"):
-            CliRunner().invoke(app, command, env=environment, catch_exceptions=False)
+            CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_a_search_prints_its_trials_and_the_command_for_the_best(recipe: Path, tmp_path: Path) -> None:

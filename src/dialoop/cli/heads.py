@@ -28,6 +28,18 @@ def run_head_watched(recipe: AnyHeadRecipe, home: Path, folder: Path, console: C
         watch.close()
 
 
+def follow_head(recipe: AnyHeadRecipe, home: Path, folder: Path, rank: int) -> None:
+    """Compute a share of what the first process trains; it alone judges, writes and reports."""
+    from dialoop.jobs.heads import read_rows
+    from dialoop.store.registry import Store
+    from dialoop.train.heads import teach
+
+    with Store.open(home) as store:
+        base = store.models.resolve(recipe.base)
+    dataset = read_rows(recipe, folder / f"scratch-{rank}")
+    teach(recipe, base, dataset.train, dataset.valid, folder)
+
+
 def show_head(console: Console, finished: Finished) -> None:
     """The table, and where everything lies."""
     from rich import box

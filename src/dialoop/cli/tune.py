@@ -43,7 +43,7 @@ def tune(
     """
     from rich.console import Console
 
-    from dialoop.cli.heads import run_head_watched, show_head
+    from dialoop.cli.heads import follow_head, run_head_watched, show_head
     from dialoop.config import TuneRecipe, load_any
     from dialoop.config.kinds import TUNED
 
@@ -51,11 +51,13 @@ def tune(
     folder = run or context.obj / "runs" / loaded.name
     console = Console()
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if not isinstance(loaded, TuneRecipe):
-        _refuse_where(several or dry_run or find_lr or find_batch, loaded)
-        show_head(console, run_head_watched(loaded, context.obj, folder, console))
-        return
-    if several and (dry_run or find_lr or find_batch):
+    looks = dry_run or find_lr or find_batch
+    if looks and not isinstance(loaded, TuneRecipe):
+        raise ConfigError(
+            f"{loaded.name} is of kind {loaded.kind}, and --dry-run, --find-lr and --find-batch go with kind "
+            f"tune alone: leave them out"
+        )
+    if looks and several:
         raise ConfigError("--dry-run, --find-lr and --find-batch take one process: run them without torchrun")
     if dry_run:
         from dialoop.cli.outlook import show_outlook
@@ -66,19 +68,16 @@ def tune(
     from dialoop.train.world import joined
 
     with joined() as here:
-        if here.leads:
+        if not isinstance(loaded, TuneRecipe):
+            if here.leads:
+                show_head(console, run_head_watched(loaded, context.obj, folder, console))
+            else:
+                follow_head(loaded, context.obj, folder, here.rank)
+        elif here.leads:
             finished = run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch)
             show_result(console, finished)
         else:
             _follow(loaded, context.obj, folder, here.rank)
-
-
-def _refuse_where(asked: bool, recipe: Any) -> None:
-    if asked:
-        raise ConfigError(
-            f"{recipe.name} is of kind {recipe.kind}, and --dry-run, --find-lr, --find-batch and torchrun go "
-            f"with kind tune alone: leave them out"
-        )
 
 
 def _follow(recipe: TuneRecipe, home: Path, folder: Path, rank: int) -> None:

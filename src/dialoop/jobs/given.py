@@ -140,7 +140,10 @@ def _wording(store: Store, prompt: RowPrompt) -> Wording:
 def _in_words(
     rows: Dataset[Any], worded: Wording, labels: tuple[str, ...], without_examples: float
 ) -> Dataset[Any]:
-    """Rows of general data that is shown again stay as they are. without_examples: share, drawn by a row's words."""
+    """Rows of general data that is shown again stay as they are.
+
+    without_examples: share of the rows, drawn by what they say.
+    """
     own = len(rows.train) - rows.replayed
     general = rows.train[own:]
 

@@ -34,6 +34,7 @@ from dialoop.train.head_plan import PairPlan, RowPlan
 from dialoop.train.head_rows import HeadRow, HeadRows, labelled_rows, pack_heads, tagged_rows
 from dialoop.train.loop import Judge, Plan, Progress, Result, train
 from dialoop.train.optim import Optimizer
+from dialoop.train.world import world
 from dialoop.types import Labelled, ModelRef, Pair, Tagged
 
 FITS = ("fits",)
@@ -42,7 +43,8 @@ FITS = ("fits",)
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What a run left: the model's directory (None where it was interrupted) and how it went.
+    """What a run left: the model's directory (None where it was interrupted, or in a process that does not
+    write) and how it went.
 
     cut: rows that were longer than what is read of them.
     """
@@ -120,7 +122,10 @@ def teach(
     tokenizer = TextTokenizer(base.base)
     longest = longest_text(base.base, recipe.train.max_length)
     lesson = _lesson(recipe, rows, valid, tokenizer, longest)
-    _same_run(recipe, base, lesson, folder)
+    here = world()
+    if here.leads:
+        _same_run(recipe, base, lesson, folder)
+    here.wait()
     crf = isinstance(recipe, TagRecipe) and recipe.crf
     model = attach_head(
         base, lesson.kind, lesson.labels, recipe.method, seed=recipe.train.seed, crf=crf,
@@ -141,7 +146,8 @@ def teach(
     )  # fmt: skip
     model.model.eval()
     headed.release()
-    artefact = None if result.interrupted else _written(model, folder / "artefact")
+    writes = here.leads and not result.interrupted
+    artefact = _written(model, folder / "artefact") if writes else None
     trained = sum(weight.numel() for weight in model.weights.values())
     total = sum(weight.numel() for weight in model.model.parameters())
     return Taught(result, artefact, lesson.labels, trained, total, lesson.rows, lesson.cut)
