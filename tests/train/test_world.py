@@ -19,7 +19,7 @@ from tests.train.together import CASES, HEADS
 
 ROOT = Path(__file__).parents[2]
 WAYS = ("replicate", "shard")
-PLAIN = ("sft", "dpo")
+PLAIN = ("sft", "dpo", "distill")
 
 
 def run(
@@ -41,7 +41,7 @@ def run(
 
 def cases_of(way: str) -> list[str]:
     if way == "shard":
-        return [case for case in CASES if case not in ("dpo", "prefix")]
+        return [case for case in CASES if case != "prefix"]
     return [*PLAIN, *HEADS]
 
 
@@ -80,7 +80,10 @@ def test_what_is_measured_beside_the_loss_is_of_the_rows_of_both(
     one, two = (read_journal(folders[name] / case / "metrics.jsonl") for name in ("one", way))
     assert all(row["measures"] for row in one if row["valid_loss"] is not None)
     assert any("valid_" in name for row in one for name in row["measures"])
-    assert [row["measures"] for row in two] == [pytest.approx(row["measures"], abs=1e-5) for row in one]
+    # Before the first update a model is its own reference: its preferences are ties.
+    assert [row["measures"] for row in two[1:]] == [
+        pytest.approx(row["measures"], abs=1e-5) for row in one[1:]
+    ]
 
 
 def written(folder: Path) -> Path:

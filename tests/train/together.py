@@ -28,6 +28,7 @@ LORA = {"kind": "lora", "rank": 4, "alpha": 8.0}
 CASES: dict[str, dict[str, Any]] = {
     "sft": {"method": LORA},
     "dpo": {"method": LORA, "objective": {"kind": "dpo"}},
+    "distill": {"method": LORA, "objective": {"kind": "distill", "teacher": "tiny"}},
     "full": {"method": {"kind": "full"}, "regularisation": {"ema": 0.5}},
     "apart": {"method": {"kind": "bitfit"}, "train__packing": False, "train__accumulate": 3},
     "prefix": {"method": {"kind": "prefix", "tokens": 3, "hidden": 16}},
@@ -75,7 +76,8 @@ def main(base: Path, folder: Path, parallel: str, strike: int, cases: list[str])
             }  # fmt: skip
             chosen = recipe(**table)
             rows: Any = PREFERENCES if isinstance(chosen.objective, PreferenceObjective) else DIALOGUES
-            tune(chosen, ModelRef("tiny", base), rows, rows[:2], folder / case)
+            tiny = ModelRef("tiny", base)
+            tune(chosen, tiny, rows, rows[:2], folder / case, teacher=tiny)
 
 
 if __name__ == "__main__":

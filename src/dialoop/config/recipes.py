@@ -200,12 +200,12 @@ class TuneRecipe(MadeFromAnother):
 
     @model_validator(mode="after")
     def _can_be_shared_out(self) -> Self:
-        """Passes that only some processes make, or keys from outside a layer, leave the others waiting."""
+        """Keys from outside a layer leave the other processes waiting."""
         soft = self.method.kind in ("prompt", "prefix", "p-tuning-v2", "continue")
-        if self.train.parallel == "shard" and (soft or self.objective.kind != "sft"):
+        if self.train.parallel == "shard" and soft:
             raise ValueError(
-                'train.parallel = "shard" goes with the objective sft and methods that change layers, not '
-                f'with {self.objective.kind} and {self.method.kind}: take "replicate"'
+                'train.parallel = "shard" goes with methods that change layers, not '
+                f'with {self.method.kind}: take "replicate"'
             )
         return self
 
