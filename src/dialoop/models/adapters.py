@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
-from dialoop.models.bank import MOST_ROWS, Bank, Factors
+from dialoop.models.bank import MOST_ROWS, Bank, Factors, Part
 from dialoop.models.linear import PackedLinear
 from dialoop.models.load import check_adapter_config, default_dtype
 from dialoop.models.weights import check_adapter
@@ -149,24 +149,22 @@ class Adapters:
         """Whether any row goes through an adapter."""
         return bool(self._rows)
 
-    def add_to(self, output: Tensor, path: str, x: Tensor, order: Tensor | None = None) -> None:
-        """What the rows' adapters add to `output`, (..., T, out), of the layer at `path` for `x`.
-
-        order: output i is the layer's output order[i], where they were reordered.
-        """
+    def add_to(self, output: Tensor, parts: Sequence[Part], x: Tensor) -> None:
+        """What the rows' adapters add to `output`, (..., T, out), of the layers side by side for `x`."""
         if self._banked:
             assert self._bank is not None
-            self._bank.add_to(output, path, x, order)
+            self._bank.add_to(output, parts, x)
             return
-        for span, adapter in self._rows:
-            if factors := adapter.get(path):
-                low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
-                more = functional.linear(low, factors.b)
-                output[..., span, :] += more if order is None else more[..., order]
+        for part in parts:
+            for span, adapter in self._rows:
+                if factors := adapter.get(part.path):
+                    low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
+                    more = functional.linear(low, factors.b)
+                    output[..., span, part.columns] += more if part.pairs is None else more[..., part.pairs]
 
     def _hook(self, path: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            self.add_to(output, path, inputs[0])
+            self.add_to(output, (Part(path, slice(0, output.shape[-1])),), inputs[0])
             return output
 
         return add

@@ -1,4 +1,4 @@
-"""Factors of several LoRA adapters side by side: rows of them all take two products a layer together."""
+"""Factors of several LoRA adapters side by side: rows of them all take the same products together."""
 
 from __future__ import annotations
 
@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from dialoop.models.linear import Linear, pack
 
 MOST_ROWS = 64
 """Of a step that is answered so: each row is multiplied by the factors of every adapter in the bank."""
+MOST_OUTPUTS = 4096
+"""Of layers whose second factors lie in one matrix, zeros between them: a call costs more than the zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The layer at `path` fills these columns; pairs: its outputs were reordered so, None = they were not."""
+
+    path: str
+    columns: slice
+    pairs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -19,6 +31,18 @@ class Factors:
 
     a: Tensor
     b: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Stack:
+    """Of layers with one input. owners: of each column of `low` the adapter's place.
+
+    ups: (columns of the output, columns of what `low` gives, the layer between them).
+    """
+
+    low: Linear
+    owners: tuple[int, ...]
+    ups: tuple[tuple[slice, slice, Linear], ...]
 
 
 class Bank:
@@ -31,7 +55,7 @@ class Bank:
         self.names = frozenset(adapters)
         self._adapters = adapters
         self._place = {name: i for i, name in enumerate(adapters)}
-        self._layers: dict[str, tuple[Factors, tuple[int, ...]] | None] = {}
+        self._stacks: dict[tuple[str, ...], _Stack | None] = {}
         self._owners: list[int] = []
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
@@ -42,29 +66,60 @@ class Bank:
             self._owners += [self._place.get(name, -1)] * (span.stop - span.start)
         self._masks = {}
 
-    def add_to(self, output: Tensor, path: str, x: Tensor, order: Tensor | None) -> None:
+    def add_to(self, output: Tensor, parts: Sequence[Part], x: Tensor) -> None:
         """As `Adapters.add_to`."""
-        if path not in self._layers:
-            self._layers[path] = self._laid(path, order)
-        layer = self._layers[path]
-        if layer is None:
+        key = tuple(part.path for part in parts)
+        if key not in self._stacks:
+            self._stacks[key] = self._laid(parts)
+        stack = self._stacks[key]
+        if stack is None:
             return
-        factors, columns = layer
-        low = functional.linear(x.to(factors.a.dtype), factors.a)
-        output += functional.linear(low.mul_(self._mask(columns, low)), factors.b)
+        low = stack.low(x.reshape(-1, x.shape[-1]))
+        low.mul_(self._mask(stack.owners, low))
+        for columns, given, up in stack.ups:
+            place = output[..., columns]
+            place += up(low[:, given]).view(place.shape)
 
-    def _laid(self, path: str, order: Tensor | None) -> tuple[Factors, tuple[int, ...]] | None:
-        """The factors, and to which adapter each of their columns belongs."""
-        found = {self._place[name]: given[path] for name, given in self._adapters.items() if path in given}
+    def _laid(self, parts: Sequence[Part]) -> _Stack | None:
+        """None where no adapter changes these layers."""
+        found = [
+            (part, {self._place[name]: given[part.path] for name, given in self._adapters.items()
+                    if part.path in given})
+            for part in parts
+        ]  # fmt: skip
+        found = [(part, factors) for part, factors in found if factors]
         if not found:
             return None
-        b = torch.cat([each.b for each in found.values()], dim=1)
-        factors = Factors(torch.cat([each.a for each in found.values()]), b if order is None else b[order])
-        return factors, tuple(place for place, each in found.items() for _ in range(len(each.a)))
+        every = [each for _, factors in found for each in factors.items()]
+        owners = tuple(place for place, each in every for _ in range(len(each.a)))
+        ups, start = [], 0
+        for part, factors in found:
+            b = torch.cat([each.b for each in factors.values()], dim=1)
+            ups.append(
+                (part.columns, slice(start, start + b.shape[1]), b if part.pairs is None else b[part.pairs])
+            )
+            start += b.shape[1]
+        if len(ups) > 1 and ups[-1][0].stop - ups[0][0].start <= MOST_OUTPUTS:
+            ups = [_joined(ups)]
+        low = _packed(torch.cat([each.a for _, each in every]))
+        return _Stack(low, owners, tuple((columns, given, _packed(b)) for columns, given, b in ups))
 
-    def _mask(self, columns: tuple[int, ...], like: Tensor) -> Tensor:
+    def _mask(self, owners: tuple[int, ...], like: Tensor) -> Tensor:
         """(T, columns): 1 where the column belongs to the row's adapter."""
-        if columns not in self._masks:
-            owners, own = (torch.tensor(x, device=like.device) for x in (self._owners, columns))
-            self._masks[columns] = (owners[:, None] == own).to(like.dtype)
-        return self._masks[columns]
+        if owners not in self._masks:
+            rows, own = (torch.tensor(x, device=like.device) for x in (self._owners, owners))
+            self._masks[owners] = (rows[:, None] == own).to(like.dtype)
+        return self._masks[owners]
+
+
+def _joined(ups: Sequence[tuple[slice, slice, Tensor]]) -> tuple[slice, slice, Tensor]:
+    """One matrix for neighbouring columns."""
+    first, last = ups[0][0].start, ups[-1][0].stop
+    whole = ups[0][2].new_zeros(last - first, ups[-1][1].stop)
+    for columns, given, b in ups:
+        whole[columns.start - first : columns.stop - first, given] = b
+    return slice(first, last), slice(0, whole.shape[1]), whole
+
+
+def _packed(factor: Tensor) -> Linear:
+    return pack(factor, None, "float32" if factor.dtype == torch.float32 else "half")

@@ -99,8 +99,7 @@ class LeanDecoder:
     def _fused(self, fused: Fused, x: Tensor) -> Tensor:
         out = fused.linear(x)
         if self._adapters.active:
-            for part in fused.parts:
-                self._adapters.add_to(out[:, part.columns], part.path, x, part.pairs)
+            self._adapters.add_to(out, fused.parts, x)
         return out
 
 

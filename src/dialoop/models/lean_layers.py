@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dialoop.models.bank import Part
 from dialoop.models.cache import Step
 from dialoop.models.linear import Linear, Packing, fuse, pack
 
@@ -31,15 +32,6 @@ class Shape:
     @property
     def split(self) -> list[int]:
         return [self.heads, self.key_heads, self.key_heads]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The layer at `path` fills these columns; pairs: its outputs were reordered so, None = they were not."""
-
-    path: str
-    columns: slice
-    pairs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
