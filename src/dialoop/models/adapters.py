@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
-from dialoop.models.bank import MOST_ROWS, Bank, Factors, Part
+from dialoop.models.bank import MOST_PLACES, Bank, Factors, Part, add_product, ranks
 from dialoop.models.linear import PackedLinear
 from dialoop.models.load import check_adapter_config, default_dtype
 from dialoop.models.weights import check_adapter
@@ -95,6 +95,7 @@ class Adapters:
         self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
+        self._orders: dict[Factors, Tensor] = {}
         self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
         self._bank: Bank | None = None
         self._banked = False
@@ -117,7 +118,8 @@ class Adapters:
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""
-        del self._adapters[name]
+        for factors in self._adapters.pop(name).values():
+            self._orders.pop(factors, None)
         if self._bank is not None and name in self._bank.names:
             self._bank = None
         watched = {path for factors in self._adapters.values() for path in factors}
@@ -137,7 +139,8 @@ class Adapters:
     def _seat(self, rows: Sequence[tuple[slice, str]]) -> bool:
         """Seat the rows in a bank, where they are few and go through several adapters."""
         names = {name for _, name in rows if name}
-        if len(names) < 2 or rows[-1][0].stop > MOST_ROWS:
+        several = sum(ranks(self._adapters[name]) for name in names)
+        if len(names) < 2 or rows[-1][0].stop * several > MOST_PLACES:
             return False
         if self._bank is None or not names <= self._bank.names or 2 * len(names) < len(self._bank.names):
             self._bank = Bank({name: self._adapters[name] for name in sorted(names)})
@@ -159,8 +162,15 @@ class Adapters:
             for span, adapter in self._rows:
                 if factors := adapter.get(part.path):
                     low = functional.linear(x[..., span, :].to(factors.a.dtype), factors.a)
-                    more = functional.linear(low, factors.b)
-                    output[..., span, part.columns] += more if part.pairs is None else more[..., part.pairs]
+                    add_product(output[..., span, part.columns], low, self._turned(factors, part))
+
+    def _turned(self, factors: Factors, part: Part) -> Tensor:
+        """The second factor in the order of the layer's outputs."""
+        if part.pairs is None:
+            return factors.b
+        if factors not in self._orders:
+            self._orders[factors] = factors.b[part.pairs]
+        return self._orders[factors]
 
     def _hook(self, path: str) -> Any:
         def add(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:

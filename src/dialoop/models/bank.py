@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from dialoop.models.linear import Linear, pack
-
-MOST_ROWS = 64
-"""Of a step that is answered so: each row is multiplied by the factors of every adapter in the bank."""
+MOST_PLACES = 2**16
+"""Rows of a step times ranks of a bank: each row is multiplied by the factors of every adapter in it."""
 MOST_OUTPUTS = 4096
 """Of layers whose second factors lie in one matrix, zeros between them: a call costs more than the zeros."""
 
@@ -35,14 +34,27 @@ class Factors:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stack:
-    """Of layers with one input. owners: of each column of `low` the adapter's place.
+    """Of layers with one input. a: (ranks, in).  owners: of each rank the adapter's place.
 
-    ups: (columns of the output, columns of what `low` gives, the layer between them).
+    ups: (columns of the output, which of the ranks, second factors between them).
     """
 
-    low: Linear
+    a: Tensor
     owners: tuple[int, ...]
-    ups: tuple[tuple[slice, slice, Linear], ...]
+    ups: tuple[tuple[slice, slice, Tensor], ...]
+
+
+def ranks(adapter: Mapping[str, Factors]) -> int:
+    """The most of any layer's."""
+    return max((len(each.a) for each in adapter.values()), default=0)
+
+
+def add_product(place: Tensor, low: Tensor, b: Tensor) -> None:
+    """place += low bᵀ, in one pass where the types allow it. place: (T, out), a view of an output."""
+    if place.dtype == low.dtype and place.ndim == 2:
+        place.addmm_(low, b.t())
+    else:
+        place += functional.linear(low, b).view(place.shape)
 
 
 class Bank:
@@ -74,11 +86,10 @@ class Bank:
         stack = self._stacks[key]
         if stack is None:
             return
-        low = stack.low(x.reshape(-1, x.shape[-1]))
+        low = functional.linear(x.reshape(-1, x.shape[-1]).to(stack.a.dtype), stack.a)
         low.mul_(self._mask(stack.owners, low))
-        for columns, given, up in stack.ups:
-            place = output[..., columns]
-            place += up(low[:, given]).view(place.shape)
+        for columns, given, b in stack.ups:
+            add_product(output[..., columns], low[:, given], b)
 
     def _laid(self, parts: Sequence[Part]) -> _Stack | None:
         """None where no adapter changes these layers."""
@@ -101,8 +112,7 @@ class Bank:
             start += b.shape[1]
         if len(ups) > 1 and ups[-1][0].stop - ups[0][0].start <= MOST_OUTPUTS:
             ups = [_joined(ups)]
-        low = _packed(torch.cat([each.a for _, each in every]))
-        return _Stack(low, owners, tuple((columns, given, _packed(b)) for columns, given, b in ups))
+        return _Stack(torch.cat([each.a for _, each in every]), owners, tuple(ups))
 
     def _mask(self, owners: tuple[int, ...], like: Tensor) -> Tensor:
         """(T, columns): 1 where the column belongs to the row's adapter."""
@@ -119,7 +129,3 @@ def _joined(ups: Sequence[tuple[slice, slice, Tensor]]) -> tuple[slice, slice, T
     for columns, given, b in ups:
         whole[columns.start - first : columns.stop - first, given] = b
     return slice(first, last), slice(0, whole.shape[1]), whole
-
-
-def _packed(factor: Tensor) -> Linear:
-    return pack(factor, None, "float32" if factor.dtype == torch.float32 else "half")
