@@ -17,7 +17,7 @@ from dialoop.jobs.scoring import Judging, score_model
 from dialoop.jobs.tuning import run_tuning
 from dialoop.types import ModelRef
 from tests.jobs.test_tuning import Notes
-from tests.tiny import make_tiny_model, tiny_model
+from tests.tiny import long_dialogues, make_tiny_model, tiny_model
 
 SETTINGS = EvalSettings(max_cases=5, max_tokens=6, resamples=200)
 
@@ -71,6 +71,26 @@ def test_two_models_are_compared_and_asked_once(home: Path, tmp_path: Path) -> N
     assert "Retention" in page
     assert "Speed and memory" in page
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("task", ["reply", "selection"])
+def test_histories_that_lost_exchanges_are_counted(task: str, tmp_path: Path) -> None:
+    rows, model = tmp_path / "long.jsonl", str(tiny_model())
+    rows.write_text("\n".join(map(json.dumps, long_dialogues(exchanges=30))), encoding="utf-8")
+    sets = {"test": (f"file:{rows}",)}
+    counted = []
+    for _ in range(2):  # the second time from what was kept
+        comparing = Comparing(model, model, sets, SETTINGS, speed=False, task=task)
+        found = compare_models(comparing, tmp_path, lambda *told: None)
+        counted.append(found.shortened)
+    cut = counted[0]
+    assert 0 < cut <= found.cases == 5
+    assert counted == [cut, cut]
+    written = write(found, tmp_path / "out")
+    assert f"{cut} of 5 histories were too long" in written.markdown.read_text(encoding="utf-8")
+    assert f"5 段历史中有 {cut} 段超出上下文" in written.html.read_text(encoding="utf-8")
+    judging = Judging(model, sets["test"], SETTINGS, task)
+    assert score_model(judging, tmp_path, lambda *told: None).shortened == cut
 
 
 def test_other_models_judge_and_compare_in_meaning(home: Path, tmp_path: Path) -> None:

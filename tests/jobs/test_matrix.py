@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -105,6 +106,9 @@ def test_a_history_that_is_too_long_is_asked_about_without_its_oldest_turns(
     assert done.exit_code == 0, done.output
     plain, worded = json.loads((out / "matrix.json").read_text(encoding="utf-8"))["sides"]
     assert min(plain["tokens"], worded["tokens"]) > CONTEXT
+    told = re.compile(r"[1-6] of 6 histories were too long for the context")
+    assert told.search(" ".join(done.output.split()))
+    assert told.search((out / "matrix.html").read_text(encoding="utf-8"))
 
 
 SHOWN = """

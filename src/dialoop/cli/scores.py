@@ -17,6 +17,8 @@ def show_scores(console: Console, found: Scores) -> None:
     """The metrics; of a classification also its report, and what was most often taken for something else."""
     from rich.table import Table
 
+    from dialoop.evals.messages import say
+
     shown = Table("language", "metric", "value", "95 %", "cases", "signature")
     for row in found.scores:
         shown.add_row(
@@ -24,6 +26,9 @@ def show_scores(console: Console, found: Scores) -> None:
             row.signature,
         )  # fmt: skip
     console.print(shown)
+    if found.shortened:
+        told = say("shortened", "en", shortened=found.shortened, cases=len(found.answers))
+        console.print(told, highlight=False)
     if found.classes is None:
         return
     if len(found.classes.classes) <= MOST_CLASSES:

@@ -34,6 +34,7 @@ def markdown(report: Report, language: ReportLanguage = "en") -> str:
             "counts", language, cases=report.cases, groups=report.groups, scored=report.scored,
             skipped=report.skipped,
         ),
+        _shortened(report, language),
         f"## {say('metrics', language)}",
         *_metric_tables(report, language),
         say("how", language, resamples=report.resamples, seed=report.seed, groups=report.groups),
@@ -57,6 +58,11 @@ def _table(header: Sequence[str], align: str, rows: Iterable[Sequence[str]]) -> 
     """align: a letter a column, `l` or `r`."""
     rule = ["---" if letter == "l" else "---:" for letter in align]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
+
+
+def _shortened(report: Report, language: ReportLanguage) -> str:
+    cut = report.shortened
+    return say("shortened", language, shortened=cut, cases=report.cases) if cut else ""
 
 
 def _metric_tables(report: Report, language: ReportLanguage) -> list[str]:

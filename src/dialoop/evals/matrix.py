@@ -69,6 +69,11 @@ class Matrix:
     cases: int
     chance: float | None = None
 
+    @property
+    def shortened(self) -> int:
+        """Histories that lost their oldest exchanges for some side, to fit into its context."""
+        return len({o.case.id for side in self.sides for o in side.outcomes if o.shortened})
+
     def by_chance(self, cell: Cell) -> bool:
         """Whether a choice is not told from a blind one."""
         chosen = self.chance is not None and cell.score.metric in CHOSEN

@@ -74,6 +74,9 @@ def show(matrix: Matrix, console: Console, language: ReportLanguage = "en") -> N
     if matrix.chance is not None:
         told = say("matrix_chance", language, chance=f"{matrix.chance:.1f}")
         console.print(told, style="dim", highlight=False)
+    if matrix.shortened:
+        told = say("shortened", language, shortened=matrix.shortened, cases=matrix.cases)
+        console.print(told, style="dim", highlight=False)
 
 
 def _cell(matrix: Matrix, cell: Cell) -> str:

@@ -117,6 +117,10 @@ MESSAGES = MappingProxyType(
             "{skipped} skipped.",
             "共 {groups} 组、{cases} 个已回答轮次；{scored} 个轮次用于困惑度；跳过 {skipped} 个。",
         ),
+        "shortened": (
+            "{shortened} of {cases} histories were too long for the context and lost their oldest exchanges.",
+            "{cases} 段历史中有 {shortened} 段超出上下文，略去了最早的几轮。",
+        ),
         "metrics": ("Metrics", "指标"),
         "metric": ("metric", "指标"),
         "before": ("before", "训练前"),

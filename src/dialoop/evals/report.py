@@ -94,6 +94,7 @@ class Report:
     costs: before and after, where they were measured.
     leaked: share of the test dialogues that repeat training dialogues; None = not known.
     judged: what another model preferred, where one was asked.
+    shortened: answered histories that lost their oldest exchanges, before or after, to fit into a context.
     """
 
     identity: Identity
@@ -114,6 +115,7 @@ class Report:
     leaked: float | None = None
     task: str = REPLY.name
     judged: Pairwise | None = None
+    shortened: int = 0
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -181,6 +183,7 @@ def build(
         len(answered), len({trio.case.group for trio in answered}),
         sum(trio.has("likelihood") for trio in trios),
         skipped, resamples, seed, tuple(retained), costs, leaked, task.name,
+        shortened=sum(trio.before.shortened or trio.after.shortened for trio in answered),
     )  # fmt: skip
 
 

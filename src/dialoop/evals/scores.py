@@ -44,7 +44,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """classes: of a classification; None of other tasks.  answers: (reference, answer) of every case."""
+    """classes: of a classification; None of other tasks.  answers: (reference, answer) of every case.
+
+    shortened: histories that lost their oldest exchanges to fit into the model's context.
+    """
 
     model: str
     task: str
@@ -52,6 +55,7 @@ class Scores:
     classes: ClassReport | None
     answers: tuple[tuple[str, str], ...]
     identity: Mapping[str, str]
+    shortened: int = 0
 
 
 def scores_of(
@@ -73,7 +77,8 @@ def scores_of(
         found += [row for row in rows if row is not None]
     answers = tuple((o.case.reference, o.answer) for o in outcomes if o.answer is not None)
     classes = class_report(*_columns(answers)) if task.options == "labels" else None
-    return Scores(model, task.name, tuple(found), classes, answers, identity or {})
+    shortened = sum(outcome.shortened for outcome in outcomes)
+    return Scores(model, task.name, tuple(found), classes, answers, identity or {}, shortened)
 
 
 def score_of(

@@ -56,6 +56,7 @@ class Outcome:
     log_likelihood: sum of natural logarithms over `tokens` tokens; None where it was not computed.
     scores: how good the model finds each of the case's options, as a natural logarithm where it is a
     probability; None where there are none.
+    shortened: whether the history was too long for the model and lost its oldest exchanges.
     """
 
     case: Case
@@ -63,6 +64,7 @@ class Outcome:
     log_likelihood: float | None = None
     tokens: int = 0
     scores: tuple[float, ...] | None = None
+    shortened: bool = False
 
     def has(self, what: Reads) -> bool:
         """Whether there is what a metric reads."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import replace
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,23 @@ from dialoop.evals.suites import Task
 from dialoop.evals.task import Case, Outcome
 from dialoop.jobs.answers import KeptAnswers, key_of, model_hash
 from dialoop.jobs.judging import TIMED_ANSWERS, Ask, Cases, Done
-from dialoop.jobs.options import score_options
-from dialoop.types import ModelRef, Scored
+from dialoop.jobs.options import ScoredOptions, score_options
+from dialoop.types import ModelRef
 
 LEAST = 1e-30
 """Of a class that a head does not know."""
 AT_ONCE = 8
-Weighed = tuple[tuple[float, ...], tuple[float, int] | None, int]
-"""A score of every option; log-likelihood and tokens of the right one; tokens that were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Weighed:
+    """A score of every option; log-likelihood and tokens of the right one; tokens that were read; whether the
+    history was shortened."""
+
+    scores: tuple[float, ...]
+    right: tuple[float, int] | None = None
+    read: int = 0
+    shortened: bool = False
 
 
 class Choosing:
@@ -63,8 +73,8 @@ class Choosing:
             found = []
             for case in [some[0], *some]:
                 begun = time.perf_counter()
-                _, _, read = await self._weigh(self._engine, case, chosen.ask)
-                found.append((time.perf_counter() - begun, read))
+                weighed = await self._weigh(self._engine, case, chosen.ask)
+                found.append((time.perf_counter() - begun, weighed.read))
             return found[1:]
 
         found = self._runner.run(timed())
@@ -76,59 +86,59 @@ class Choosing:
         async def one(case: Case) -> Outcome:
             nonlocal done
             async with places:
-                scores, right = await self._once(engine, case, chosen.ask)
+                found = await self._once(engine, case, chosen.ask)
             done += 1
             self._on_done("choosing", done, len(chosen.asked))
-            total, tokens = right or (None, 0)
-            return Outcome(case, chosen_of(case, scores), total, tokens, scores)
+            total, tokens = found.right or (None, 0)
+            return Outcome(case, chosen_of(case, found.scores), total, tokens, found.scores, found.shortened)
 
         return tuple(await asyncio.gather(*map(one, chosen.asked)))
 
-    async def _once(
-        self, engine: LocalEngine, case: Case, ask: Ask
-    ) -> tuple[tuple[float, ...], tuple[float, int] | None]:
+    async def _once(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
         """What was kept, or what is found now."""
         if self._kept is None or self._by_vectors:
-            return (await self._weigh(engine, case, ask))[:2]
+            return await self._weigh(engine, case, ask)
         asked = {
             "history": conversation_to_openai(ask(case)), "options": case.options, "by": self._task.by,
         }  # fmt: skip
         key = key_of((), asked)
         if (found := self._kept.get(key)) is not None:
-            scores, right = found
-            return tuple(scores), None if right is None else (right[0], right[1])
-        weighed = (await self._weigh(engine, case, ask))[:2]
-        self._kept.keep(key, weighed)
+            scores, right, *shortened = found
+            return _Weighed(
+                tuple(scores), None if right is None else (right[0], right[1]), shortened=any(shortened)
+            )
+        weighed = await self._weigh(engine, case, ask)
+        self._kept.keep(key, (weighed.scores, weighed.right, weighed.shortened))
         return weighed
 
     @property
     def _by_vectors(self) -> bool:
         return self._task.by == "vectors" or isinstance(self._loaded, LoadedEncoder)
 
-    async def _weigh(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
+    async def _weigh(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
         loaded = self._loaded
         if isinstance(loaded, LoadedHead):
             return await (self._fits if loaded.served.kind == "scorer" else self._classes)(engine, case, ask)
         return await (self._near if self._by_vectors else self._likely)(engine, case, ask)
 
-    async def _likely(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
-        found = await self._scored(engine, case, ask)
-        scores = tuple(each.total / (len(each.logprobs) if self._task.by == "token" else 1) for each in found)
-        right = found[case.grades.index(max(case.grades))]
-        return scores, (right.total, len(right.logprobs)), sum(each.read for each in found)
+    async def _likely(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
+        told = await self._scored(engine, case, ask)
+        divisors = (len(each.logprobs) if self._task.by == "token" else 1 for each in told.found)
+        scores = tuple(each.total / by for each, by in zip(told.found, divisors, strict=True))
+        right = told.found[case.grades.index(max(case.grades))]
+        return _Weighed(scores, (right.total, len(right.logprobs)), told.read, told.shortened)
 
-    async def _fits(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
-        found = await self._scored(engine, case, ask)
-        return tuple(each.total for each in found), None, sum(each.read for each in found)
+    async def _fits(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
+        told = await self._scored(engine, case, ask)
+        return _Weighed(tuple(each.total for each in told.found), None, told.read, told.shortened)
 
-    async def _scored(self, engine: LocalEngine, case: Case, ask: Ask) -> tuple[Scored, ...]:
-        asking = score_options(
+    def _scored(self, engine: LocalEngine, case: Case, ask: Ask) -> Awaitable[ScoredOptions]:
+        return score_options(
             engine, self._ref.name, case.history, case.options,
             lambda history: ask(replace(case, history=history)),
         )  # fmt: skip
-        return (await asking).found
 
-    async def _classes(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
+    async def _classes(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
         """By the head's own classes."""
         assert isinstance(self._loaded, LoadedHead)
         text = next((m.content for m in ask(case).messages if m.role == "user"), "")
@@ -141,9 +151,9 @@ class Choosing:
                 f"knows {', '.join(list(sure)[:5])}: give rows with its classes"
             )
         scores = tuple(math.log(max(sure.get(option, 0.0), LEAST)) for option in case.options)
-        return scores, None, found.prompt_tokens
+        return _Weighed(scores, None, found.prompt_tokens)
 
-    async def _near(self, engine: LocalEngine, case: Case, ask: Ask) -> Weighed:
+    async def _near(self, engine: LocalEngine, case: Case, ask: Ask) -> _Weighed:
         """By the cosine of the vectors of history and option; those of options are made once."""
         known = self._vectors
         async with self._embedding:
@@ -151,4 +161,4 @@ class Choosing:
                 known |= zip(left, await vectors_of(engine, self._ref.name, left), strict=True)
         (asked,) = await vectors_of(engine, self._ref.name, [history_text(ask(case))])
         scores = np.array([known[text] for text in case.options]) @ asked
-        return tuple(scores.tolist()), None, 0
+        return _Weighed(tuple(scores.tolist()))

@@ -70,7 +70,8 @@ class Judged:
         asked = [self._asked(case, chosen.ask) for case in chosen.asked]
         scored = [self._worded(case, chosen.ask, self._holds_answered) for case in chosen.scored]
         found = run(asked, self._answers, self._likelihoods, scored=scored)
-        return tuple(replace(each, case=plain[each.case.id]) for each in found)
+        cut = {case.id for case in asked if case.history != chosen.ask(plain[case.id])}
+        return tuple(replace(each, case=plain[each.case.id], shortened=each.case.id in cut) for each in found)
 
     def cost(self, chosen: Cases) -> Cost:
         """Of some of the cases, evenly chosen and answered one by one; a first one warms up."""

@@ -20,6 +20,11 @@ class ScoredOptions:
     found: tuple[Scored, ...]
     shortened: bool
 
+    @property
+    def read(self) -> int:
+        """Tokens."""
+        return sum(each.read for each in self.found)
+
 
 async def score_options(
     engine: Score, model: str, history: Conversation, options: Sequence[str], ask: Ask
