@@ -59,6 +59,7 @@ def test_a_plan_keeps_to_its_budget_and_halves(arms: int, budget: int, questions
         spent += left * (many - asked_so_far)
         asked_so_far = many
     assert spent <= budget
+    assert rungs[0][1] >= min(5, questions, int(0.75 * budget / arms))
     assert [left for left, _ in rungs] == sorted((left for left, _ in rungs), reverse=True)
     assert rungs[0][0] == arms
 

@@ -27,17 +27,25 @@ class Rung:
     questions: int
 
 
+LEAST, FIRST = 5, 0.75
+"""Questions of the first rung, where they cost at most this share of the budget: with two, one in eight
+prompts that are right four times as often lost."""
+
+
 def plan(arms: int, budget: int, questions: int) -> list[tuple[int, int]]:
-    """(arms, questions) of each rung: an equal share of the budget for each, halving the arms.
+    """(arms, questions) of each rung, halving the arms: an equal share of the budget for each, and more for
+    the first where it would ask fewer than LEAST.
 
     budget: questions put to arms, all together; what a rung asked is not asked again in the next. Raises
     ConfigError where the budget is too small to tell any two arms apart.
     """
     rungs: list[tuple[int, int]] = []
     left, asked = arms, 0
-    share = budget / max(1, math.ceil(math.log2(max(arms, 2))))
+    count = max(1, math.ceil(math.log2(max(arms, 2))))
+    first = max(budget / count, min(LEAST * arms, FIRST * budget))
+    later = (budget - first) / max(1, count - 1)
     while True:
-        asked = min(questions, asked + int(share / left))
+        asked = min(questions, asked + int((later if rungs else first) / left))
         rungs.append((left, asked))
         if left <= 2:
             break
