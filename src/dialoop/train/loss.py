@@ -58,18 +58,21 @@ def _piece(
     """Weighted loss, tokens that were the likeliest, the gradient by the logits, weights not counted.
 
     Probabilities are as wide as hidden. What the other tokens have is summed, so that the gradient of a token
-    that is almost certain is not what rounding leaves of 1 - 1.
+    that is almost certain is not what rounding leaves of 1 - 1. Neither scatter nor a sum in another type:
+    on a CPU both copy all bf16 logits.
     """
-    logits, own = hidden @ head.t(), targets[:, None]
+    logits = hidden @ head.t()
+    own = torch.arange(len(targets), device=targets.device), targets
     wide = torch.promote_types(logits.dtype, torch.float32)
-    right = (logits.gather(1, own).squeeze(1) >= logits.amax(-1)).sum()
+    right = (logits[own] >= logits.amax(-1)).sum()
     dlogits = torch.softmax(logits, -1)
-    picked = dlogits.gather(1, own).to(wide)
-    others = dlogits.scatter_(1, own, 0).sum(-1, keepdim=True, dtype=wide)
-    logs = torch.where(others < 0.5, (-others).log1p(), picked.clamp_min(1e-30).log()).squeeze(1)
-    dlogits.scatter_(1, own, (smoothing - others).to(logits.dtype))
+    picked = dlogits[own].to(wide)
+    dlogits[own] = 0
+    others = dlogits.sum(-1).to(wide)  # added up in float32, and told in bf16 as the logits are
+    logs = torch.where(others < 0.5, (-others).log1p(), picked.clamp_min(1e-30).log())
+    dlogits[own] = (smoothing - others).to(logits.dtype)
     if smoothing:
-        spread = logits.mean(-1, dtype=wide) - logits.gather(1, own).squeeze(1) + logs
+        spread = logits.mean(-1, dtype=wide) - logits[own] + logs
         logs = (1 - smoothing) * logs + smoothing * spread
         dlogits -= smoothing / logits.shape[1]
     return -(logs * weights).sum(), right, dlogits
