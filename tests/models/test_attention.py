@@ -60,6 +60,7 @@ def test_values_and_gradients_are_those_of_torch_on_each_document_alone(
         [QUERY_BLOCK + 1],
         [2 * QUERY_BLOCK - 1, 3],
         [7, 2 * QUERY_BLOCK + 5, 2 * QUERY_BLOCK + 5, 1],
+        [QUERY_BLOCK - 9, QUERY_BLOCK + 7, QUERY_BLOCK + 8, 2 * QUERY_BLOCK],
     ],
 )
 def test_documents_longer_than_a_block_of_queries_are_computed_alike(lengths: list[int]) -> None:

@@ -3,8 +3,10 @@
 On CPUs torch's flash kernel reaches a tenth of what its batched matrix products reach (bench/train.py);
 these products are used instead, in blocks of queries so that about half of the scores above the
 diagonal are never computed. Query heads that share keys stand below each other in one product, so keys are
-never repeated. On CUDA one kernel of torch's takes the whole row in half precision. Else, and with dropout,
-its dense kernel is called for each run of documents of one length.
+never repeated. Neighbouring documents of nearly one length are padded to the longest and go together, since
+the calls of many short ones cost more than what is computed for nothing. On CUDA one kernel of torch's takes
+the whole row in half precision. Else, and with dropout, its dense kernel is called for each run of documents
+of one length.
 """
 
 from __future__ import annotations
@@ -21,16 +23,23 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 QUERY_BLOCK = 128
+CALLS = 2**15
+"""Scores of a head that are computed in about the time that the calls of one more run take."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Documents of one length side by side: tokens, how many documents, how many query heads share keys."""
+    """Documents side by side, as long as the longest: tokens, how many documents, how many query heads share
+    keys.
+
+    places: of their tokens among count x length, None = they are of one length and fill them.
+    """
 
     tokens: slice
     count: int
     length: int
     group: int
+    places: Tensor | None = None
 
     @property
     def blocks(self) -> list[tuple[int, int]]:
@@ -42,18 +51,32 @@ class _Run:
         return slice(start * self.group, stop * self.group)
 
     def by_head(self, x: Tensor, heads: int) -> Tensor:
-        """(T, H, D) -> (documents x heads of keys, length x group, D), rows in the order (token, head)."""
-        return self._heads_first(x, heads).reshape(self.count * heads, -1, x.shape[-1])
+        """(T, H, D) -> (documents x heads of keys, length x group, D), rows in the order (token, head).
+
+        What pads a document stands behind it, where no query of its own looks, and is 0.
+        """
+        part = x[self.tokens]
+        if self.places is not None:
+            padded = part.new_zeros(self.count * self.length, *part.shape[1:])
+            part = padded.index_copy_(0, self.places, part)
+        return self._heads_first(part, heads).reshape(self.count * heads, -1, x.shape[-1])
 
     def put_back(self, x: Tensor, into: Tensor, heads: int) -> None:
         """The reverse of `by_head`, of this run's part of `into`, (T, H, D)."""
-        place = self._heads_first(into, heads)
+        part = into[self.tokens]
+        if self.places is None:
+            place = self._heads_first(part, heads)
+            place.copy_(x.view(place.shape))
+            return
+        whole = x.new_empty(self.count * self.length, *part.shape[1:])
+        place = self._heads_first(whole, heads)
         place.copy_(x.view(place.shape))
+        part.copy_(whole.index_select(0, self.places))
 
     def _heads_first(self, x: Tensor, heads: int) -> Tensor:
-        """(documents, heads of keys, length, group, D)."""
+        """(documents, heads of keys, length, group, D). x: (count x length, H, D)."""
         shape = (self.count, self.length, heads, x.shape[1] // heads, x.shape[2])
-        return x[self.tokens].view(shape).transpose(1, 2)
+        return x.view(shape).transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +97,7 @@ def attend(
     heads = k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     kept, nothing = [], q.new_zeros(())
-    for run in _runs(lengths, q.shape[1] // heads):
+    for run in _padded_runs(tuple(lengths), q.shape[1] // heads):
         qh, kh, vh = (run.by_head(x, heads) for x in (q, k, v))
         found, weights = torch.empty_like(qh), []
         for start, stop in run.blocks:
@@ -133,6 +156,34 @@ def _runs(lengths: Sequence[int], group: int) -> list[_Run]:
         runs.append(_Run(slice(start, start + count * length), count, length, group))
         start += count * length
     return runs
+
+
+@lru_cache(64)
+def _padded_runs(lengths: tuple[int, ...], group: int) -> list[_Run]:
+    """On a CPU; the same for every layer."""
+    runs, start = [], 0
+    for some in _alike(lengths):
+        longest, tokens = max(some), slice(start, start + sum(some))
+        places = None
+        if len(set(some)) > 1:
+            places = torch.cat([torch.arange(n) + i * longest for i, n in enumerate(some)])
+        runs.append(_Run(tokens, len(some), longest, group, places))
+        start = tokens.stop
+    return runs
+
+
+def _alike(lengths: Sequence[int]) -> list[list[int]]:
+    """Neighbours together, where what padding adds costs less than CALLS."""
+    found: list[list[int]] = []
+    for length in lengths:
+        if found:
+            some = [*found[-1], length]
+            apart = len(found[-1]) * max(found[-1]) ** 2 + length**2
+            if len(some) * max(some) ** 2 - apart <= CALLS:
+                found[-1] = some
+                continue
+        found.append([length])
+    return found
 
 
 class _BlockAttention(torch.autograd.Function):
