@@ -78,11 +78,13 @@ def test_what_is_measured_beside_the_loss_is_of_the_rows_of_both(
     way: str, case: str, folders: Mapping[str, Path]
 ) -> None:
     one, two = (read_journal(folders[name] / case / "metrics.jsonl") for name in ("one", way))
-    assert all(row["measures"] for row in one if row["valid_loss"] is not None)
+    # Sequences of tags are measured in validation only.
+    assert all(row["measures"] for row in one if case != "tag" or row["valid_loss"] is not None)
     assert any("valid_" in name for row in one for name in row["measures"])
-    # Before the first update a model is its own reference: its preferences are ties.
-    assert [row["measures"] for row in two[1:]] == [
-        pytest.approx(row["measures"], abs=1e-5) for row in one[1:]
+    # Before its first update a model is its own reference: preferences are ties, which rounding tells apart.
+    ties = int((way, case) == ("shard", "dpo"))
+    assert [row["measures"] for row in two[ties:]] == [
+        pytest.approx(row["measures"], abs=1e-5) for row in one[ties:]
     ]
 
 

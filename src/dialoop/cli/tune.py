@@ -68,16 +68,14 @@ def tune(
     from dialoop.train.world import joined
 
     with joined() as here:
-        if not isinstance(loaded, TuneRecipe):
-            if here.leads:
-                show_head(console, run_head_watched(loaded, context.obj, folder, console))
-            else:
-                follow_head(loaded, context.obj, folder, here.rank)
-        elif here.leads:
+        if not here.leads:
+            follow = _follow if isinstance(loaded, TuneRecipe) else follow_head
+            follow(loaded, context.obj, folder, here.rank)
+        elif isinstance(loaded, TuneRecipe):
             finished = run_watched(loaded, context.obj, folder, console, rate=find_lr, batch=find_batch)
             show_result(console, finished)
         else:
-            _follow(loaded, context.obj, folder, here.rank)
+            show_head(console, run_head_watched(loaded, context.obj, folder, console))
 
 
 def _follow(recipe: TuneRecipe, home: Path, folder: Path, rank: int) -> None:

@@ -68,15 +68,15 @@ class Judged:
         """Greedy answers to the asked cases, likelihoods of all."""
         plain = {case.id: case for case in (*chosen.asked, *chosen.scored)}
         asked = [self._asked(case, chosen.ask) for case in chosen.asked]
-        scored = [self._worded(case, chosen.ask, self._holds_answered) for case in chosen.scored]
-        found = run(asked, self._answers, self._likelihoods, scored=scored)
-        cut = {case.id for case in asked if case.history != chosen.ask(plain[case.id])}
+        cut = {case.id for case, shortened in asked if shortened}
+        scored = [self._worded(case, chosen.ask, self._holds_answered)[0] for case in chosen.scored]
+        found = run([case for case, _ in asked], self._answers, self._likelihoods, scored=scored)
         return tuple(replace(each, case=plain[each.case.id], shortened=each.case.id in cut) for each in found)
 
     def cost(self, chosen: Cases) -> Cost:
         """Of some of the cases, evenly chosen and answered one by one; a first one warms up."""
         step = max(1, len(chosen.asked) // TIMED_ANSWERS)
-        some = [self._asked(case, chosen.ask) for case in chosen.asked[::step][:TIMED_ANSWERS]]
+        some = [self._asked(case, chosen.ask)[0] for case in chosen.asked[::step][:TIMED_ANSWERS]]
         timed = [self._timed(self._prompt(case.history)) for case in [some[0], *some]][1:]
         weights = self._loaded.model.parameters()
         size = sum(weight.numel() * weight.element_size() for weight in weights)
@@ -145,7 +145,7 @@ class Judged:
         if self._kept is not None:
             self._kept.keep(key, result)
 
-    def _asked(self, case: Case, ask: Ask) -> Case:
+    def _asked(self, case: Case, ask: Ask) -> tuple[Case, bool]:
         """In words, without its oldest exchanges where it would leave no room for an answer."""
         room = self._context - self._settings.max_tokens
         return self._worded(case, ask, lambda asked: len(self._prompt(asked.history)) <= room)
@@ -153,13 +153,14 @@ class Judged:
     def _holds_answered(self, asked: Case) -> bool:
         return len(self._prompt(asked.answered)) <= self._context
 
-    def _worded(self, case: Case, ask: Ask, fits: Callable[[Case], bool]) -> Case:
-        """The case as it is asked, about as much of its history as fits."""
+    def _worded(self, case: Case, ask: Ask, fits: Callable[[Case], bool]) -> tuple[Case, bool]:
+        """The case as it is asked, about as much of its history as fits, and whether that is not all."""
 
         def worded(history: Conversation) -> Case:
             return replace(case, history=ask(replace(case, history=history)))
 
-        return worded(fitted(case.history, lambda history: fits(worded(history))))
+        kept = fitted(case.history, lambda history: fits(worded(history)))
+        return worded(kept), kept is not case.history
 
     def _prompt(self, asked: Conversation) -> tuple[int, ...]:
         return render_prompt(asked, self._loaded.tokenizer)

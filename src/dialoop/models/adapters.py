@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.errors import ModelError
-from dialoop.models.bank import MOST_PLACES, Bank, Factors, Part, add_product, ranks
+from dialoop.models.bank import MOST_PLACES, Bank, Factors, Part, add_product
 from dialoop.models.linear import PackedLinear
 from dialoop.models.load import check_adapter_config, default_dtype
 from dialoop.models.weights import check_adapter
@@ -95,6 +95,7 @@ class Adapters:
         self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}
+        self._ranks: dict[str, int] = {}
         self._orders: dict[Factors, Tensor] = {}
         self._rows: Sequence[tuple[slice, Mapping[str, Factors]]] = ()
         self._bank: Bank | None = None
@@ -112,12 +113,14 @@ class Adapters:
     def add(self, name: str, lora: Lora) -> None:
         """From now on `applied` knows it by `name`."""
         self._adapters[name] = lora.layers
+        self._ranks[name] = max((len(each.a) for each in lora.layers.values()), default=0)
         for path in lora.layers.keys() - self._hooks.keys():
             layer = self._model.get_submodule(path)
             self._hooks[path] = layer.register_forward_hook(self._hook(path))
 
     def remove(self, name: str) -> None:
         """Forget an adapter, and the layers that it alone watched."""
+        del self._ranks[name]
         for factors in self._adapters.pop(name).values():
             self._orders.pop(factors, None)
         if self._bank is not None and name in self._bank.names:
@@ -139,8 +142,8 @@ class Adapters:
     def _seat(self, rows: Sequence[tuple[slice, str]]) -> bool:
         """Seat the rows in a bank, where they are few and go through several adapters."""
         names = {name for _, name in rows if name}
-        several = sum(ranks(self._adapters[name]) for name in names)
-        if len(names) < 2 or rows[-1][0].stop * several > MOST_PLACES:
+        together = sum(self._ranks[name] for name in names)
+        if len(names) < 2 or rows[-1][0].stop * together > MOST_PLACES:
             return False
         if self._bank is None or not names <= self._bank.names or 2 * len(names) < len(self._bank.names):
             self._bank = Bank({name: self._adapters[name] for name in sorted(names)})

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -97,7 +97,7 @@ def attend(
     heads = k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     kept, nothing = [], q.new_zeros(())
-    for run in _padded_runs(tuple(lengths), q.shape[1] // heads):
+    for run in _runs(tuple(lengths), q.shape[1] // heads, CALLS):
         qh, kh, vh = (run.by_head(x, heads) for x in (q, k, v))
         found, weights = torch.empty_like(qh), []
         for start, stop in run.blocks:
@@ -149,20 +149,11 @@ def _mask(size: int, group: int, dtype: torch.dtype, device: torch.device) -> Te
     return whole.triu_(1).repeat_interleave(group, 0)[None]
 
 
-def _runs(lengths: Sequence[int], group: int) -> list[_Run]:
-    runs, start = [], 0
-    for length, same in groupby(lengths):
-        count = len(list(same))
-        runs.append(_Run(slice(start, start + count * length), count, length, group))
-        start += count * length
-    return runs
-
-
 @lru_cache(64)
-def _padded_runs(lengths: tuple[int, ...], group: int) -> list[_Run]:
-    """On a CPU; the same for every layer."""
+def _runs(lengths: tuple[int, ...], group: int, padding: int) -> list[_Run]:
+    """The same for every layer. padding: scores that may be added to save a run, 0 = equal lengths alone."""
     runs, start = [], 0
-    for some in _alike(lengths):
+    for some in _alike(lengths, padding):
         longest, tokens = max(some), slice(start, start + sum(some))
         places = None
         if len(set(some)) > 1:
@@ -172,17 +163,19 @@ def _padded_runs(lengths: tuple[int, ...], group: int) -> list[_Run]:
     return runs
 
 
-def _alike(lengths: Sequence[int]) -> list[list[int]]:
-    """Neighbours together, where what padding adds costs less than CALLS."""
+def _alike(lengths: Sequence[int], padding: int) -> list[list[int]]:
+    """Neighbours together, where what padding adds costs no more than that."""
     found: list[list[int]] = []
+    longest = 0
     for length in lengths:
-        if found:
-            some = [*found[-1], length]
-            apart = len(found[-1]) * max(found[-1]) ** 2 + length**2
-            if len(some) * max(some) ** 2 - apart <= CALLS:
-                found[-1] = some
-                continue
-        found.append([length])
+        some, most = found[-1] if found else [], max(longest, length)
+        added = (len(some) + 1) * most**2 - len(some) * longest**2 - length**2
+        if some and added <= padding:
+            some.append(length)
+            longest = most
+        else:
+            found.append([length])
+            longest = length
     return found
 
 
@@ -222,7 +215,7 @@ def packed_attention(
         return varlen_attn(  # type: ignore[return-value]  # of two with logsumexp, which is not asked for
             q, k, v, ends, ends, most, most, scale=scale, window_size=(-1, 0), enable_gqa=True
         )
-    runs = _runs(lengths, 1)
+    runs = _runs(tuple(lengths), 1, 0)
     return torch.cat([_dense(run, q, k, v, scale, dropout) for run in runs])
 
 

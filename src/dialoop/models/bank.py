@@ -44,11 +44,6 @@ class _Stack:
     ups: tuple[tuple[slice, slice, Tensor], ...]
 
 
-def ranks(adapter: Mapping[str, Factors]) -> int:
-    """The most of any layer's."""
-    return max((len(each.a) for each in adapter.values()), default=0)
-
-
 def add_product(place: Tensor, low: Tensor, b: Tensor) -> None:
     """place += low bᵀ, in one pass where the types allow it. place: (T, out), a view of an output."""
     if place.dtype == low.dtype and place.ndim == 2:
@@ -67,7 +62,7 @@ class Bank:
         self.names = frozenset(adapters)
         self._adapters = adapters
         self._place = {name: i for i, name in enumerate(adapters)}
-        self._stacks: dict[tuple[str, ...], _Stack | None] = {}
+        self._stacks: dict[str, _Stack | None] = {}
         self._owners: list[int] = []
         self._masks: dict[tuple[int, ...], Tensor] = {}
 
@@ -80,10 +75,10 @@ class Bank:
 
     def add_to(self, output: Tensor, parts: Sequence[Part], x: Tensor) -> None:
         """As `Adapters.add_to`."""
-        key = tuple(part.path for part in parts)
-        if key not in self._stacks:
-            self._stacks[key] = self._laid(parts)
-        stack = self._stacks[key]
+        first = parts[0].path
+        if first not in self._stacks:
+            self._stacks[first] = self._laid(parts)
+        stack = self._stacks[first]
         if stack is None:
             return
         low = functional.linear(x.reshape(-1, x.shape[-1]).to(stack.a.dtype), stack.a)
