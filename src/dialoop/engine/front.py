@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from dialoop.engine.heads import (
     word_ids,
     words_of,
 )
+from dialoop.engine.mail import Mail, Queue, next_of
 from dialoop.engine.reader import Reader, Text
 from dialoop.engine.roster import ONLY, AnyKnown, Known, KnownEncoder, KnownHead, Roster
 from dialoop.engine.wire import (
@@ -39,12 +37,10 @@ from dialoop.engine.wire import (
     Classifying,
     Core,
     Embedding,
-    Event,
     Loading,
     Looking,
     Opened,
     PromptRead,
-    Said,
     Scoring,
     Tagging,
     Unloading,
@@ -69,36 +65,7 @@ from dialoop.types import (
     Usage,
 )
 
-Queue = asyncio.Queue[Event]
 Places = tuple[tuple[RankedLogprob, ...], ...]
-
-
-class Mail:
-    """Brings the events of a core to those who wait for them in event loops."""
-
-    def __init__(self) -> None:
-        self._boxes: dict[int, tuple[asyncio.AbstractEventLoop, Queue]] = {}
-        self._numbers = count()
-
-    @contextmanager
-    def box(self) -> Iterator[tuple[int, Queue]]:
-        """A number for work, and where its events arrive while the context lasts."""
-        number, events = next(self._numbers), Queue()
-        self._boxes[number] = asyncio.get_running_loop(), events
-        try:
-            yield number, events
-        finally:
-            del self._boxes[number]
-
-    def deliver(self, said: Said) -> None:
-        """From any thread; each loop is woken once. A loop that has ended wants nothing more."""
-        found: dict[asyncio.AbstractEventLoop, list[tuple[Queue, Event]]] = defaultdict(list)
-        for number, event in said:
-            if box := self._boxes.get(number):
-                found[box[0]].append((box[1], event))
-        for loop, events in found.items():
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_put, events)
 
 
 class Front:
@@ -168,7 +135,7 @@ class Front:
                 deltas = _unanswered(sampling.n, len(asked.prompt))
             usage = None
             while usage is None:
-                for delta in deltas or await _next(events):
+                for delta in deltas or await next_of(events):
                     usage = delta.usage
                     yield replace(delta, **extra) if extra else delta
                     extra = {}
@@ -197,7 +164,7 @@ class Front:
             rows = await asyncio.to_thread(_scored_rows, history, answers, known)
             now = self._roster.now(model, known)
             with self._asked(Scoring(now.model, rows, now.adapter)) as events:
-                found = await _next(events)
+                found = await next_of(events)
                 return tuple(
                     replace(each, read=len(row.token_ids)) for each, row in zip(found, rows, strict=True)
                 )
@@ -230,14 +197,14 @@ class Front:
         ids, places = await asyncio.to_thread(word_ids, sentences, known.reader)
         now = self._roster.now(model, known)
         with self._asked(Tagging(now.model, ids, places, now.adapter)) as events:
-            found = await _next(events)
+            found = await next_of(events)
             tags = (tagged(*each, known.labels) for each in zip(sentences, found, strict=True))
             return Classification((), sum(map(len, ids)), tuple(known.labels), tuple(tags))
 
     async def _logits(self, model: str, known: KnownHead, ids: Sequence[Sequence[int]]) -> list[list[float]]:
         now = self._roster.now(model, known)
         with self._asked(Classifying(now.model, ids, now.adapter)) as events:
-            found: list[list[float]] = await _next(events)
+            found: list[list[float]] = await next_of(events)
             return found
 
     async def embed(
@@ -255,7 +222,7 @@ class Front:
             ids = await asyncio.to_thread(reader.ids, texts)
             now = self._roster.now(model, known)
             with self._asked(Embedding(now.model, ids, wanted, now.adapter)) as events:
-                vectors = await _next(events)
+                vectors = await next_of(events)
                 return Embedded(tuple(map(tuple, vectors)), sum(map(len, ids)))
 
     async def load(self, ref: ModelRef, *, pinned: bool = False) -> Served:
@@ -270,7 +237,7 @@ class Front:
         loading = Loading(new.opened.model, new.opened.adapter, ref.adapter, pinned)
         try:
             with self._asked(loading) as events:
-                await _next(events)
+                await next_of(events)
         except BaseException:
             self._retire(new.opened)
             raise
@@ -288,7 +255,7 @@ class Front:
     async def occupancy(self) -> tuple[Occupancy, ...]:
         """How busy the models are. Raises EngineDownError."""
         with self._asked(Looking()) as events:
-            found: tuple[Occupancy, ...] = await _next(events)
+            found: tuple[Occupancy, ...] = await next_of(events)
             return found
 
     async def aclose(self) -> None:
@@ -342,22 +309,10 @@ class Front:
                 self._core.cancel(number)
 
 
-def _put(events: Sequence[tuple[Queue, Event]]) -> None:
-    for queue, event in events:
-        queue.put_nowait(event)
-
-
-async def _next(events: Queue) -> Any:
-    event = await events.get()
-    if isinstance(event, Exception):
-        raise event
-    return event
-
-
 async def _prompt_read(events: Queue, vocabulary: Vocabulary) -> tuple[list[Delta], Places]:
     """What is told of the prompt, and the deltas that came before it was read."""
     early: list[Delta] = []
-    while not isinstance(event := await _next(events), PromptRead):
+    while not isinstance(event := await next_of(events), PromptRead):
         early += event
     return early, await asyncio.to_thread(_told, event, vocabulary)
 

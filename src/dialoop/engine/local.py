@@ -13,8 +13,9 @@ from dialoop.engine.best import Best
 from dialoop.engine.classify import HeadRunning
 from dialoop.engine.constrain import Grammars
 from dialoop.engine.embed import EncoderRunning
-from dialoop.engine.front import Front, Mail
+from dialoop.engine.front import Front
 from dialoop.engine.loaded import Loaded, LoadedHead, LoadedModel
+from dialoop.engine.mail import Mail
 from dialoop.engine.row import Row, room
 from dialoop.engine.running import Running
 from dialoop.engine.wire import (

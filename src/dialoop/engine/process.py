@@ -19,7 +19,8 @@ from threading import Event, Lock, Thread
 from typing import Any, Unpack
 
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.engine.front import Front, Mail
+from dialoop.engine.front import Front
+from dialoop.engine.mail import Mail
 from dialoop.engine.reader import Reader
 from dialoop.engine.roster import AnyKnown, Known, KnownEncoder, KnownHead
 from dialoop.engine.wire import (
