@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from dialoop.models.head_config import HeadKind
 from dialoop.models.headed_method import HeadedModel, attach_head
 from dialoop.models.heads import Headed, by_length
 from dialoop.train.batch import Batch
+from dialoop.train.belonging import claim
 from dialoop.train.head_loss import (
     ACCURACY,
     BinaryObjective,
@@ -122,10 +122,8 @@ def teach(
     tokenizer = TextTokenizer(base.base)
     longest = longest_text(base.base, recipe.train.max_length)
     lesson = _lesson(recipe, rows, valid, tokenizer, longest)
-    here = world()
-    if here.leads:
-        _same_run(recipe, base, lesson, folder)
-    here.wait()
+    identity = {"rows": _fingerprint(lesson), "base_version": base.name}
+    claim(folder, {**identity, **recipe.model_dump(mode="json")})
     crf = isinstance(recipe, TagRecipe) and recipe.crf
     model = attach_head(
         base, lesson.kind, lesson.labels, recipe.method, seed=recipe.train.seed, crf=crf,
@@ -146,7 +144,7 @@ def teach(
     )  # fmt: skip
     model.model.eval()
     headed.release()
-    writes = here.leads and not result.interrupted
+    writes = world().leads and not result.interrupted
     artefact = _written(model, folder / "artefact") if writes else None
     trained = sum(weight.numel() for weight in model.weights.values())
     total = sum(weight.numel() for weight in model.model.parameters())
@@ -250,18 +248,11 @@ def _written(model: HeadedModel, target: Path) -> ModelRef:
     return model.save(target)
 
 
-def _same_run(recipe: AnyHeadRecipe, base: ModelRef, lesson: Lesson, folder: Path) -> None:
-    """A run directory belongs to one recipe, base and data."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _fingerprint(lesson: Lesson) -> str:
+    """sha256 (32 hex digits) of the training rows, and of the validation rows as the model sees them."""
     digest = hashlib.sha256()
     for row in lesson.plan.rows:
         digest.update(repr(row).encode("utf-8", "surrogatepass"))
     for batch in lesson.held:
         digest.update(batch.token_ids.tobytes() + batch.targets.tobytes())
-    mine = {"rows": digest.hexdigest()[:32], "base_version": base.name, **recipe.model_dump(mode="json")}
-    path = folder / "recipe.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
-        raise TrainError(
-            f"{folder} holds a run of another recipe, base or other data: choose another --run, or remove it"
-        )
-    path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
+    return digest.hexdigest()[:32]

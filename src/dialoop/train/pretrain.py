@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,6 +19,7 @@ from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.decoder import Decoder, write_decoder
 from dialoop.models.load import default_device, default_dtype
 from dialoop.train.batch import Batch
+from dialoop.train.belonging import claim
 from dialoop.train.corpus import StagesPlan, Tokens, plain_text, rows, tokenise
 from dialoop.train.loop import Progress, Result, train
 from dialoop.train.loss import cross_entropy
@@ -76,8 +76,9 @@ def prepare(
     from dialoop.train.pretrain_encoder import prepare_encoder
 
     keep_freed_memory()
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_run(recipe, folder)
+    # Stages may be changed.
+    kept = {"sources", "tokenizer", "architecture", "held_out", "seed"}
+    claim(folder, recipe.model_dump(mode="json", include=kept))
     shape = recipe.architecture
     if isinstance(shape, EncoderSettings):
         return prepare_encoder(recipe, shape, folder, on_note)
@@ -99,18 +100,6 @@ def _prepare_decoder(
         on_note(f"{name}: {len(sources[name].offsets) - 1:,} documents, {len(sources[name].tokens):,} tokens")
     decoder = Decoder(shape, loaded.vocab_size, seed=recipe.seed).to(default_device(), default_dtype())
     return Pretraining(recipe, folder, loaded, sources, decoder, StagesPlan(recipe, sources))
-
-
-def _same_run(recipe: PretrainRecipe, folder: Path) -> None:
-    """A run directory belongs to one tokenizer, architecture and set of sources; stages may be changed."""
-    kept = {"sources", "tokenizer", "architecture", "held_out", "seed"}
-    fixed = recipe.model_dump(mode="json", include=kept)
-    path = folder / "recipe.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != fixed:
-        raise TrainError(
-            f"{folder} holds a run of another recipe: choose another --run directory, or remove it"
-        )
-    path.write_text(json.dumps(fixed, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def sample(recipe: PretrainRecipe) -> Iterator[str]:

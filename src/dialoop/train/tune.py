@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +33,7 @@ from dialoop.models.method import Attached, method_of
 from dialoop.models.packed import fill
 from dialoop.models.quantised import quantise_frozen
 from dialoop.train.batch import Batch, Ints
+from dialoop.train.belonging import claim
 from dialoop.train.distill import DistillLoss, load_teacher
 from dialoop.train.fit import Rows, fit_rows
 from dialoop.train.loop import Judge, Progress, Result, train
@@ -128,10 +127,9 @@ def tune(
     """
     keep_freed_memory()
     rows, held = read_rows(recipe, base, items, valid)
-    here = world()
-    if here.leads:
-        _same_run(recipe, base, (rows, held), folder)
-    here.wait()
+    # How a run is judged and told may change.
+    settings = recipe.model_dump(mode="json", exclude={"eval", "search", "tracking"})
+    claim(folder, {"rows": _fingerprint((rows, held)), "base_version": base.name, **settings})
     on_rows(rows)
     made = assemble(recipe, base, rows, held, folder, teacher=teacher)
 
@@ -151,7 +149,7 @@ def tune(
     made.objective.body.release()
     if made.shards is not None:
         made.shards.gather()
-    writes = here.leads and not result.interrupted
+    writes = world().leads and not result.interrupted
     artefact = _write(made.attached, folder / "artefact") if writes else None
     return Tuned(result, artefact, made.trained, made.weights, rows)
 
@@ -278,19 +276,6 @@ def _judge(
 def _write(attached: Attached, target: Path) -> ModelRef:
     shutil.rmtree(target, ignore_errors=True)
     return attached.save(target)
-
-
-def _same_run(recipe: TuneRecipe, base: ModelRef, data: Sequence[Fitted | None], folder: Path) -> None:
-    """A run directory belongs to one recipe, base and data; how it is judged and told may change."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mine: dict[str, Any] = {"rows": _fingerprint(data), "base_version": base.name}
-    mine |= recipe.model_dump(mode="json", exclude={"eval", "search", "tracking"})
-    path = folder / "recipe.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != mine:
-        raise TrainError(
-            f"{folder} holds a run of another recipe, base or other data: choose another --run, or remove it"
-        )
-    path.write_text(json.dumps(mine, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _fingerprint(data: Sequence[Fitted | None]) -> str:
