@@ -66,6 +66,16 @@ def test_weights_too_large_for_16_bits_stay_exact() -> None:
     torch.testing.assert_close(got, torch.tensor([[-1e5]]), rtol=2 * ROUNDING, atol=0)
 
 
+@pytest.mark.parametrize("rows", [1, 20])
+@torch.inference_mode()
+def test_sums_of_the_largest_numbers_do_not_overflow(rows: int) -> None:
+    """Products of two 8-bit numbers that are added up in 16 bits would."""
+    packed = pack(torch.ones(16, 512), None, "int8")
+    for sign in (1.0, -1.0):
+        wanted = torch.full((rows, 16), sign * 512)
+        torch.testing.assert_close(packed(sign * torch.ones(rows, 512)), wanted, rtol=1e-3, atol=0)
+
+
 @torch.inference_mode()
 def test_fused_layers_stand_side_by_side() -> None:
     first, second = layer(24, 8, True), layer(24, 12, False)

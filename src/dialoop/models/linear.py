@@ -46,10 +46,10 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
         return _Widened([(weight.detach(), bias)])
     bias = None if bias is None else bias.detach().float()
     if precision == "int8":
-        if _has_vnni() and _has_mkldnn():
+        if _has("amx_int8") and _has_mkldnn():
             return _OnednnInt8(weight, bias)
         if _has_fbgemm():
-            return _FbgemmInt8(weight, bias)
+            return _FbgemmInt8(weight, bias, 127 if _has("avx512_vnni") else 63)
     if precision != "float32":
         if default_dtype("cpu") == torch.bfloat16:
             return _Bfloat16(weight, bias)
@@ -66,9 +66,8 @@ def _has_mkldnn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
-def _has_vnni() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
+def _has(instructions: str) -> bool:
+    return bool(torch.cpu.get_capabilities().get(instructions))
 
 
 class Dense(nn.Module):
@@ -146,7 +145,10 @@ class _Half:
 
 
 class _OnednnInt8:
-    """int8 weights with a scale for each row out, int8 inputs with a scale for each row in; sums in int32."""
+    """int8 weights with a scale for each row out, int8 inputs with a scale for each row in; sums in int32.
+
+    For AMX: elsewhere oneDNN multiplies two signed numbers by its reference, a thousand times slower.
+    """
 
     dtype = torch.float32
 
@@ -167,12 +169,15 @@ class _OnednnInt8:
 
 
 class _FbgemmInt8:
-    """The same without VNNI: two products are summed in 16 bits, so inputs take 7 bits and none overflows."""
+    """The same by fbgemm. most: levels of inputs on each side of 0.
+
+    127 where products are summed in 32 bits at once; without AVX512-VNNI two of them are summed in 16 bits
+    first, and of 63 none overflows.
+    """
 
     dtype = torch.float32
-    LEVELS, ZERO = 63, 64
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, most: int) -> None:
         scales, levels = _levels(weight)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
@@ -180,11 +185,12 @@ class _FbgemmInt8:
             quantized = torch._make_per_channel_quantized_tensor(levels, scales.double(), zeros, 0)
             self._packed = torch.ops.quantized.linear_prepack(quantized, None)
         self._bias = bias
+        self._inputs = 1 / most, most + 1
 
     def __call__(self, x: Tensor) -> Tensor:
         largest = _largest(x)
         y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x / largest, 1 / self.LEVELS, self.ZERO, self._packed
+            x / largest, *self._inputs, self._packed
         )
         y *= largest
         return y if self._bias is None else y.add_(self._bias)
