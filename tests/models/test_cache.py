@@ -22,7 +22,7 @@ def test_lanes_are_made_as_sequences_come_and_keep_what_they_hold() -> None:
     context, size = 64, 16
     cache = Cache(9 * context, longest=context)
     pairs = torch.randn(9 * context, 2, 4)
-    cache.layer(0, pairs).copy_(pairs)
+    cache.layer(0, pairs)[: len(pairs)] = pairs
     spans = [Span(10, 11, range(4 * i, 4 * i + 4), size, Lane()) for i in range(9)]
     for count in range(1, 10):
         ((lanes, members),) = cache.seat(spans[:count]).items()

@@ -21,7 +21,7 @@ from transformers import (
 
 from dialoop.engine.runner import runner_of
 from dialoop.models.adapters import Adapters
-from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.cache import Cache, Lane, Span, SpanStep
 from dialoop.models.lean import LeanDecoder
 
 SIZE = {
@@ -48,11 +48,11 @@ def answers(lean: LeanDecoder) -> torch.Tensor:
     blocks, lanes = [range(16 * i, 16 * i + 16) for i in range(3)], [Lane() for _ in range(3)]
     sizes, found = (5, 9, 3), []
     spans = [Span(0, n, own, lane=lane) for n, own, lane in zip(sizes, blocks, lanes, strict=True)]
-    found.append(lean.logits(torch.arange(17) * 7, Step(cache, spans, device), torch.arange(17)))
+    found.append(lean.logits(torch.arange(17) * 7, SpanStep(cache, spans, device), torch.arange(17)))
     spans = [Span(n, n + 1, own, lane=lane) for n, own, lane in zip(sizes, blocks, lanes, strict=True)]
-    found.append(lean.logits(torch.tensor([4, 8, 15]), Step(cache, spans, device), torch.arange(3)))
+    found.append(lean.logits(torch.tensor([4, 8, 15]), SpanStep(cache, spans, device), torch.arange(3)))
     alone = [Span(6, 7, blocks[0], lane=lanes[0])]
-    found.append(lean.logits(torch.tensor([16]), Step(cache, alone, device), torch.arange(1)))
+    found.append(lean.logits(torch.tensor([16]), SpanStep(cache, alone, device), torch.arange(1)))
     return torch.cat(found)
 
 

@@ -7,7 +7,8 @@ import torch
 
 from dialoop.config import ArchitectureSettings
 from dialoop.engine.loaded import open_model
-from dialoop.engine.runner import runner_of
+from dialoop.engine.runner import PagedRunner, runner_of
+from dialoop.engine.scheduler import Piece, Tokens
 from dialoop.models.attention import packed_attention
 from dialoop.models.decoder import Decoder
 from dialoop.train.loss import cross_entropy
@@ -64,3 +65,27 @@ def test_the_engine_reads_sequences_over_blocks_there() -> None:
     loaded = open_model(ModelRef("tiny", tiny_model()))
     assert next(loaded.model.parameters()).is_cuda
     assert runner_of(loaded.model, 4).shares
+
+
+def test_decoding_is_replayed_from_graphs_and_stays_what_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    model = open_model(ModelRef("tiny", tiny_model())).model
+    runner = runner_of(model, 64, context=256)
+    assert isinstance(runner, PagedRunner)
+    assert runner.graphs is not None
+    told = []
+    for graphs in (runner.graphs, None):
+        runner.graphs = graphs
+        sequences = [Tokens([7, 8, 9, 10 + i]) for i in range(3)]
+        for i, tokens in enumerate(sequences):
+            tokens.blocks = list(range(4 * i, 4 * i + 4))
+        said = [runner.logits([Piece(tokens, 0, 4) for tokens in sequences])]
+        for _ in range(20):
+            for tokens, best in zip(sequences, said[-1].argmax(-1).tolist(), strict=True):
+                tokens.ids.append(best)
+            end = len(sequences[0].ids)
+            said.append(runner.logits([Piece(tokens, end - 1, end) for tokens in sequences]))
+        for tokens in sequences:
+            runner.forget(tokens)
+        told.append(torch.stack(said).double().cpu())
+        assert graphs is None or len(graphs) == 1, caplog.text
+    assert apart(told[0], told[1]) < 1e-2

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dialoop.engine.reader import Wanted
-from dialoop.models.cache import Cache, Span, Step
+from dialoop.models.cache import Cache, Span, SpanStep
 from dialoop.models.encoder import encode
 from dialoop.models.packed import fill
 from dialoop.models.paged import Body
@@ -37,7 +37,7 @@ def embed_by_decoder(
         for spans in _steps(lengths, step_tokens):
             size = sum(span.stop - span.start for span in spans)
             done = sum(map(len, parts))
-            parts.append(body.hidden(ids[done : done + size], Step(cache, spans, body.device)))
+            parts.append(body.hidden(ids[done : done + size], SpanStep(cache, spans, body.device)))
             yield
         found |= zip(batch, vectors_of(torch.cat(parts), lengths, wanted), strict=True)
     return [found[i] for i in range(len(texts))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dialoop.engine.wire import Ranked
-from dialoop.models.cache import Cache, Span, Step
+from dialoop.models.cache import Cache, Span, SpanStep
 from dialoop.models.paged import Body
 
 ROWS = 64
@@ -27,7 +27,7 @@ def prompt_logprobs(
     found: list[list[Ranked]] = []
     for start in range(0, len(ids) - 1, step_tokens):
         stop = min(start + step_tokens, len(ids) - 1)
-        hidden = body.hidden(ids[start:stop], Step(cache, [Span(start, stop, range(stop))], body.device))
+        hidden = body.hidden(ids[start:stop], SpanStep(cache, [Span(start, stop, range(stop))], body.device))
         for place in range(start, stop, ROWS):
             wanted = ids[place + 1 : min(place + ROWS, stop) + 1]
             found += ranked(body.head(hidden[place - start :][: len(wanted)]), wanted, count)

@@ -23,8 +23,9 @@ from dialoop.engine.score import answers_to_one_history
 from dialoop.engine.wire import Ranked
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
-from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.cache import Cache, Lane, Span, SpanStep
 from dialoop.models.compiled import MOST_PARAMETERS
+from dialoop.models.graphs import Graphs, recorder
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.linear import pack_in_place
 from dialoop.models.opening import PrefixOpening, opening_of
@@ -95,7 +96,10 @@ def runner_of(
     adapters = adapters or Adapters(model)
     body = _body(model, adapters, precision, compiled)
     if body is not None:
-        return PagedRunner(body, Cache(blocks * BLOCK, longest=context), adapters)
+        record = recorder(body.device) if opening_of(model) is None else None
+        cache = Cache(blocks * BLOCK, longest=context, zeroed=record is not None)
+        graphs = None if record is None else Graphs(body, cache, BLOCK, record)
+        return PagedRunner(body, cache, adapters, graphs)
     if isinstance(opening_of(model), PrefixOpening):
         raise ModelError(
             f"{type(model).__name__} takes no keys and values from outside: serve a model that was tuned by "
@@ -139,12 +143,13 @@ def _uncompiled(model: torch.nn.Module, lean: LeanDecoder | None, precision: Pre
 
 
 class PagedRunner:
-    """All pieces in one forward over blocks of keys and values."""
+    """All pieces in one forward over blocks of keys and values. graphs: of steps without adapters."""
 
     shares = True
 
-    def __init__(self, body: Body, cache: Cache, adapters: Adapters) -> None:
+    def __init__(self, body: Body, cache: Cache, adapters: Adapters, graphs: Graphs | None = None) -> None:
         self._body = body
+        self.graphs = graphs
         self._adapters = adapters
         self._device = body.device
         self._cache = cache
@@ -153,7 +158,7 @@ class PagedRunner:
     def logits(self, pieces: Sequence[Piece]) -> Tensor:
         laid = sorted(pieces, key=self._place)
         ids = list(chain.from_iterable(piece.ids for piece in laid))
-        step = Step(self._cache, [self._span(piece) for piece in laid], self._device)
+        spans = [self._span(piece) for piece in laid]
         ends = dict(zip(laid, accumulate(map(len, laid)), strict=True))
         wanted = [
             row
@@ -162,8 +167,13 @@ class PagedRunner:
             for row in range(ends[piece] - 1 - len(piece.draft), ends[piece])
         ]
         with self._adapters.applied(_rows(laid)):
-            token_ids, rows = (torch.tensor(x, dtype=torch.long, device=self._device) for x in (ids, wanted))
-            return self._body.logits(token_ids, step, rows)
+            rows = torch.tensor(wanted, dtype=torch.long, device=self._device)
+            if self.graphs is not None and not self._adapters.active:
+                logits = self.graphs.logits(ids, spans)
+                if logits is not None:
+                    return logits[rows]
+            step = SpanStep(self._cache, spans, self._device)
+            return self._body.logits(torch.tensor(ids, device=self._device), step, rows)
 
     def _place(self, piece: Piece) -> tuple[str, int]:
         """Rows of one owner lie together, in the order of their lanes."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.models.cache import Cache, Span, Step
+from dialoop.models.cache import Cache, Span, SpanStep
 from dialoop.models.packed import PackedBody, fill
 from dialoop.models.paged import Body
 from dialoop.types import Conversation, Scored
@@ -58,7 +58,7 @@ def answers_to_one_history(
     for start in range(0, common, step_tokens):
         stop = min(start + step_tokens, common)
         ids = torch.tensor(rows[0].token_ids[start:stop], device=device)
-        body.logits(ids, Step(cache, [Span(start, stop, range(stop))], device), nothing)
+        body.logits(ids, SpanStep(cache, [Span(start, stop, range(stop))], device), nothing)
         yield
     scored: dict[int, Scored] = {}
     for batch in fill(lengths, range(len(rows)), step_tokens):
@@ -72,7 +72,7 @@ def answers_to_one_history(
             start + place - common for i, start in zip(batch, ends, strict=False) for place in learnt[i]
         ]
         targets = torch.tensor(wanted, device=device)
-        logs = body.logits(ids, Step(cache, spans, device), targets - 1).log_softmax(-1)
+        logs = body.logits(ids, SpanStep(cache, spans, device), targets - 1).log_softmax(-1)
         found = iter(logs.gather(1, ids[targets, None]).squeeze(1).tolist())
         scored |= {i: Scored(tuple(islice(found, len(learnt[i])))) for i in batch}
         yield

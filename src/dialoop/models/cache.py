@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -52,21 +52,24 @@ class Span:
 
 
 class Cache:
-    """Keys and values of `slots` tokens in every layer; memory is touched as it fills.
+    """Keys and values of `slots` tokens in every layer, and of one more that belongs to nobody.
 
-    longest: tokens that a sequence may have, 0 = not known.
+    longest: tokens that a sequence may have, 0 = not known.  zeroed: so that what was never written may be
+    read and masked; else memory is touched as it fills.
     """
 
-    def __init__(self, slots: int, longest: int = 0) -> None:
+    def __init__(self, slots: int, longest: int = 0, *, zeroed: bool = False) -> None:
         self.slots = slots
+        self._zeroed = zeroed
         self._longest = longest
         self.layers: dict[int, Tensor] = {}
         self._groups: dict[int, Lanes] = {}
 
     def layer(self, index: int, pairs: Tensor) -> Tensor:
-        """The layer's (slots, 2 * H_kv, D), made to fit `pairs`, (T, 2 * H_kv, D)."""
+        """The layer's (slots + 1, 2 * H_kv, D), made to fit `pairs`, (T, 2 * H_kv, D)."""
         if index not in self.layers:
-            self.layers[index] = pairs.new_empty(self.slots, *pairs.shape[1:])
+            make = pairs.new_zeros if self._zeroed else pairs.new_empty
+            self.layers[index] = make((self.slots + 1, *pairs.shape[1:]))
         return self.layers[index]
 
     def seat(self, spans: Sequence[Span]) -> dict[Lanes, list[int]]:
@@ -161,11 +164,32 @@ class Lanes:
         lane.filled = span.start
 
 
-class Step:
-    """The spans of one forward, as the attention layers need them.
+class Step(Protocol):
+    """The tokens of one forward, as its layers need them."""
 
-    positions: of their tokens, (T,).  longest: one more than the highest.
-    """
+    @property
+    def positions(self) -> Tensor:
+        """Of the tokens in their sequences, (T,)."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """At least one more than the highest position."""
+        ...
+
+    def attend(
+        self, layer: int, query: Tensor, pairs: Tensor, *, scale: float, window: int | None = None,
+        cap: float | None = None,
+    ) -> Tensor:  # fmt: skip
+        """query: (T, H, D); pairs: (T, 2 * H_kv, D), the tokens' own. Returns (T, H, D).
+
+        window: how many tokens a query sees, itself included.  cap: Gemma 2's soft cap of scores.
+        """
+        ...
+
+
+class SpanStep:
+    """The `Step` of any spans."""
 
     def __init__(self, cache: Cache, spans: Sequence[Span], device: torch.device) -> None:
         self.cache = cache
@@ -192,10 +216,6 @@ class Step:
         self, layer: int, query: Tensor, pairs: Tensor, *, scale: float, window: int | None = None,
         cap: float | None = None,
     ) -> Tensor:  # fmt: skip
-        """query: (T, H, D); pairs: (T, 2 * H_kv, D), the tokens' own. Returns (T, H, D).
-
-        window: how many tokens a query sees, itself included.  cap: Gemma 2's soft cap of scores.
-        """
         self.cache.layer(layer, pairs).index_copy_(0, self._written, pairs)
         inputs = _Inputs(layer, query, pairs, scale, window, cap)
         if len(self._parts) == 1:
@@ -227,7 +247,7 @@ class _Inputs:
 class _Decoding:
     """Spans of a few tokens with lanes of one group: all in one product, padded to the longest."""
 
-    def __init__(self, step: Step, lanes: Lanes, spans: Sequence[Span], starts: Sequence[int]) -> None:
+    def __init__(self, step: SpanStep, lanes: Lanes, spans: Sequence[Span], starts: Sequence[int]) -> None:
         self._lanes = lanes
         self._count = len(spans)
         self._longest = max(span.stop for span in spans)
@@ -309,13 +329,13 @@ class _Decoding:
         places = torch.arange(longest, device=starts.device)
         age = (starts[:, None] + places[:most])[:, :, None] - places
         hidden = torch.zeros(age.shape, device=starts.device)
-        return hidden.masked_fill_(~_visible(age, window), -torch.inf)[:, None]
+        return hidden.masked_fill_(~visible(age, window), -torch.inf)[:, None]
 
 
 class _Chunk:
     """Many tokens of one sequence; its past, where it has one, is gathered."""
 
-    def __init__(self, step: Step, span: Span, start: int) -> None:
+    def __init__(self, step: SpanStep, span: Span, start: int) -> None:
         self.rows = slice(start, start + span.stop - span.start)
         self._span = span
         self._step = step
@@ -341,11 +361,11 @@ class _Chunk:
         """(stop - start, stop) bool: which tokens each query sees."""
         if window not in self._masks:
             at = torch.arange(self._span.stop, device=self._step.device)
-            self._masks[window] = _visible(at[self._span.start :, None] - at, window)
+            self._masks[window] = visible(at[self._span.start :, None] - at, window)
         return self._masks[window]
 
 
-def _visible(age: Tensor, window: int | None) -> Tensor:
+def visible(age: Tensor, window: int | None) -> Tensor:
     """Which keys a query may see, by how many tokens ago they were; below 0 = after it."""
     return (age >= 0) if window is None else (age >= 0) & (age < window)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dialoop.models.cache import Cache, Lane, Span, Step
+from dialoop.models.cache import Cache, Lane, Span, SpanStep, Step
 from dialoop.models.opening import Past, opening_of
 from dialoop.models.packed import head_logits
 
@@ -162,6 +162,6 @@ def _in_chunks(body: Body, first: Tensor, second: Tensor) -> Tensor:
         (first[6:], [Span(6, 7, slots)]),
     )
     return torch.cat([
-        body.logits(ids, Step(cache, spans, ids.device), torch.arange(len(ids), device=ids.device))
+        body.logits(ids, SpanStep(cache, spans, ids.device), torch.arange(len(ids), device=ids.device))
         for ids, spans in steps
     ])  # fmt: skip
