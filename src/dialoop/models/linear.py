@@ -1,8 +1,8 @@
 """Linear layers for answering, their weights packed once in the order that the processor reads them.
 
-Where the processor multiplies bf16, activations between such layers are bf16 too; elsewhere on a CPU they
-are float32, and only the weights take fewer bits. Each row of a batch is computed as it would be alone, but
-for the last bits of a float32 sum.
+Where the processor is fast at multiplying bf16, activations between such layers are bf16 too; elsewhere on a
+CPU they are float32, and only the weights take fewer bits. Each row of a batch is computed as it would be
+alone, but for the last bits of a float32 sum.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.models.layers import take_place
-from dialoop.models.load import default_dtype
+from dialoop.models.load import answering_dtype
 from dialoop.types import Precision
 
 LARGEST_HALF = 65504.0
@@ -51,7 +51,7 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
         if _has_fbgemm():
             return _FbgemmInt8(weight, bias, 127 if _has("avx512_vnni") else 63)
     if precision != "float32":
-        if default_dtype("cpu") == torch.bfloat16:
+        if answering_dtype() == torch.bfloat16:
             return _Bfloat16(weight, bias)
         if _has_fbgemm() and float(weight.detach().abs().max()) <= LARGEST_HALF:
             return _Half(weight, bias)
