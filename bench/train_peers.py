@@ -51,6 +51,9 @@ CONTESTANTS: Mapping[str, Mapping[str, Any]] = {
     "trl-packing-bf16": {
         "engine": "trl", "setting": {"gradient_checkpointing": False, "packing": True, **BFLOAT16},
     },
+    "trl-packing-fp32": {
+        "engine": "trl", "setting": {"gradient_checkpointing": False, "packing": True, "bf16": False},
+    },
     "trainer": {"engine": "trainer", "setting": {"dtype": "float32"}},
     "trainer-bf16": {"engine": "trainer", "setting": {"dtype": "bfloat16"}},
 }  # fmt: skip
@@ -65,7 +68,7 @@ class Bar:
     others: tuple[str, ...]
 
 
-BEST = ("trl-bf16", "trl-packing", "trl-packing-bf16")
+BEST = ("trl-bf16", "trl-packing", "trl-packing-bf16", "trl-packing-fp32")
 BARS = (Bar("lora", 5, ("trl-default",)), Bar("lora", 3, BEST), Bar("full", 2, BEST))
 MEMORY = 0.6
 

@@ -15,6 +15,7 @@ from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
 from dialoop.models.pretrained import first_line, from_pretrained, refuse_missing
+from dialoop.models.processor import slow_bf16
 from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
 from dialoop.models.wrapped import quiet
@@ -38,12 +39,9 @@ def default_dtype(device: str | None = None) -> torch.dtype:
 def answering_dtype() -> torch.dtype:
     """Of products and of what lies between them in answering on a CPU with 16-bit weights.
 
-    fp32 where bf16 is emulated, and where it is the slower one: Intel's AVX512-BF16 without AMX multiplies it
-    at 60 % of fp32's rate.
+    fp32 where bf16 is emulated or slow.
     """
-    capabilities = torch.cpu.get_capabilities()
-    slow = str(capabilities.get("cpu_name")).startswith("Intel") and not capabilities.get("amx_bf16")
-    return torch.float32 if slow else default_dtype("cpu")
+    return torch.float32 if slow_bf16() else default_dtype("cpu")
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:

@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from dialoop.models.processor import multiply
+
 ROWS = 512
 """Positions whose logits are held at a time."""
 LEAST_ROWS, LOGITS = 64, 3 * 2**22
@@ -37,9 +39,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total, right = total + loss, right + hits
             worth = weights[rows, None].to(hidden.dtype)
             if dhidden is not None:
-                dhidden[rows] = (dlogits @ head).mul_(worth)
+                dhidden[rows] = multiply(dlogits, head).mul_(worth)
             if dhead is not None:
-                dhead += dlogits.t() @ (hidden[rows] * worth)
+                dhead += multiply(dlogits.t(), hidden[rows] * worth)
         ctx.save_for_backward(dhidden, None if dhead is None else dhead.to(head.dtype))
         ctx.mark_non_differentiable(right)
         return total, right
@@ -61,7 +63,7 @@ def _piece(
     that is almost certain is not what rounding leaves of 1 - 1. Neither scatter nor a sum in another type:
     on a CPU both copy all bf16 logits.
     """
-    logits = hidden @ head.t()
+    logits = multiply(hidden, head.t())
     own = torch.arange(len(targets), device=targets.device), targets
     wide = torch.promote_types(logits.dtype, torch.float32)
     right = (logits[own] >= logits.amax(-1)).sum()
