@@ -19,12 +19,17 @@ def slow_bf16() -> bool:
     return intel and bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
 
 
+def narrow(x: Tensor) -> bool:
+    """Whether it is multiplied faster as a copy in float32."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and slow_bf16()
+
+
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """a b, of their type. a: (..., N, K); b: (K, M).
 
     Where bf16 is slow, copies in float32 are multiplied, and the outcome is rounded: 1.25 to 2.1 times as
     fast for matrices of a training step.
     """
-    if a.dtype == torch.bfloat16 and a.device.type == "cpu" and slow_bf16():
+    if narrow(a):
         return (a.float() @ b.float()).to(a.dtype)
     return a @ b

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dialoop.models.processor import multiply, slow_bf16
+from dialoop.models.processor import multiply, narrow
 from dialoop.models.quantised import QuantisedLinear
 
 
@@ -121,7 +121,7 @@ class Group:
     def _dense(self, x: Tensor, onto: Tensor | None) -> Tensor:
         if self.weight is not None:
             turned = self.weight.t()
-            if onto is not None and not slow_bf16():
+            if onto is not None and not narrow(x):
                 return torch.addmm(onto, x, turned)
             y = multiply(x, turned)
             return y if onto is None else y.add_(onto)
