@@ -22,8 +22,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dialoop.models.processor import narrow
-
 QUERY_BLOCK = 128
 CALLS = 2**15
 """Scores of a head that are computed in about the time that the calls of one more run take."""
@@ -98,16 +96,15 @@ def attend(
     """`packed_attention` and what its gradient needs; nothing of it is known to autograd."""
     heads = k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
-    kind = torch.float32 if narrow(q) else q.dtype
-    kept, nothing = [], q.new_zeros((), dtype=kind)
+    kept, nothing = [], q.new_zeros(())
     for run in _runs(tuple(lengths), q.shape[1] // heads, CALLS):
-        qh, kh, vh = (run.by_head(x, heads).to(kind) for x in (q, k, v))
+        qh, kh, vh = (run.by_head(x, heads) for x in (q, k, v))
         found, weights = torch.empty_like(qh), []
         for start, stop in run.blocks:
             rows = run.rows(start, stop)
             keys = kh[:, :stop].transpose(1, 2)
             scores = torch.baddbmm(nothing, qh[:, rows], keys, beta=0, alpha=scale)
-            scores[:, :, start:] += _mask(stop - start, run.group, kind, q.device)
+            scores[:, :, start:] += _mask(stop - start, run.group, q.dtype, q.device)
             weights.append(torch.softmax(scores, -1))
             torch.bmm(weights[-1], vh[:, :stop], out=found[:, rows])
         run.put_back(found, out, heads)
@@ -122,7 +119,7 @@ def attend_backward(
     heads, size = len(kept[0].k) // kept[0].run.count, kept[0].k.shape[-1]
     grad = grad.view(len(grad), -1, size)
     for each in kept:
-        run, gh = each.run, each.run.by_head(grad, heads).to(each.q.dtype)
+        run, gh = each.run, each.run.by_head(grad, heads)
         dqh, dkh, dvh = (torch.empty_like(x) for x in (gh, each.k, each.v))
         # The last block sees every key, so it gives the sums their first values.
         for (start, stop), weights in zip(reversed(run.blocks), reversed(each.weights), strict=True):
