@@ -94,10 +94,7 @@ class Graphs:
     def _first(self, token_ids: Sequence[int], spans: Sequence[Span], rows: int, context: int) -> Tensor:
         """The step as it is, and a graph of it for those that follow."""
         device = self._body.device
-        ids = torch.tensor(token_ids, device=device)
-        wanted = self._body.logits(
-            ids, SpanStep(self._cache, spans, device), torch.arange(len(ids), device=device)
-        )
+        wanted = self._as_it_is(token_ids, spans)
         given = torch.zeros(rows, BLOCKS + context // self._block, dtype=torch.long)
         there = given.to(device)
 
@@ -105,26 +102,29 @@ class Graphs:
             step = _FixedStep(self._cache, there, self._block)
             return self._body.logits(there[:, TOKEN], step, torch.arange(rows, device=device))
 
+        recorded = _Recorded(given, there, run, self._block, self._cache.slots)
+        recorded.write(token_ids, spans)
         try:
-            recorded = _Recorded(given, there, run, self._block, self._cache.slots)
-            recorded.write(token_ids, spans)
             recorded.replay = self._record(run)
             got = recorded.replay()[: len(spans)]
             apart = float((got - wanted).norm() / wanted.norm())
+            wrong = "" if apart <= TOLERANCE else f"logits come out {100 * apart:.1f} % apart"
         except (RuntimeError, TypeError, ValueError) as error:
-            self._give_up(f"{type(error).__name__}: {error}")
-            return wanted
-        if not apart <= TOLERANCE:
-            self._give_up(f"{rows} rows of {context} tokens come out {100 * apart:.1f} % apart")
-            return wanted
+            wrong = f"{type(error).__name__}: {error}"
+        if wrong:
+            self._usable = False
+            self._recorded.clear()
+            log.warning("steps are computed without CUDA graphs: %s", wrong)
+            return self._as_it_is(token_ids, spans)  # the graph may have written other keys and values
         self._recorded[rows, context] = recorded
         log.info("recorded a step of %d rows and %d tokens", rows, context)
         return wanted
 
-    def _give_up(self, reason: str) -> None:
-        self._usable = False
-        self._recorded.clear()
-        log.warning("steps are computed without CUDA graphs: %s", reason)
+    def _as_it_is(self, token_ids: Sequence[int], spans: Sequence[Span]) -> Tensor:
+        device = self._body.device
+        rows = torch.arange(len(token_ids), device=device)
+        step = SpanStep(self._cache, spans, device)
+        return self._body.logits(torch.tensor(token_ids, device=device), step, rows)
 
 
 @dataclass(slots=True)
