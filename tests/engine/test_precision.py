@@ -95,6 +95,5 @@ def nats_a_token(precision: Precision) -> float:
 
 def test_the_shipped_base_is_at_most_one_percent_more_perplexed_with_8_bits() -> None:
     exact = nats_a_token("float32")
-    # bf16 keeps eight bits; how its sums are rounded differs from one processor's instructions to another's.
-    assert nats_a_token("half") == pytest.approx(exact, abs=2**-8 if NATIVE else 1e-4)
+    assert nats_a_token("half") == pytest.approx(exact, abs=1e-3 if NATIVE else 1e-4)
     assert abs(nats_a_token("int8") - exact) <= 0.01
