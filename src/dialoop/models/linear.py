@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dialoop.models.layers import take_place
 from dialoop.models.load import answering_dtype
+from dialoop.models.processor import has
 from dialoop.types import Precision
 
 LARGEST_HALF = 65504.0
@@ -46,10 +47,10 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
         return _Widened([(weight.detach(), bias)])
     bias = None if bias is None else bias.detach().float()
     if precision == "int8":
-        if _has("amx_int8") and _has_mkldnn():
+        if has("amx_int8") and _has_mkldnn():
             return _OnednnInt8(weight, bias)
         if _has_fbgemm():
-            return _FbgemmInt8(weight, bias, 127 if _has("avx512_vnni") else 63)
+            return _FbgemmInt8(weight, bias, 127 if has("avx512_vnni") else 63)
     if precision != "float32":
         if answering_dtype() == torch.bfloat16:
             return _Bfloat16(weight, bias)
@@ -64,10 +65,6 @@ def _has_fbgemm() -> bool:
 
 def _has_mkldnn() -> bool:
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
-
-
-def _has(instructions: str) -> bool:
-    return bool(torch.cpu.get_capabilities().get(instructions))
 
 
 class Dense(nn.Module):

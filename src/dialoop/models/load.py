@@ -15,7 +15,7 @@ from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
 from dialoop.models.pretrained import first_line, from_pretrained, refuse_missing
-from dialoop.models.processor import slow_bf16
+from dialoop.models.processor import has, slow_bf16
 from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
 from dialoop.models.wrapped import quiet
@@ -31,9 +31,7 @@ def default_dtype(device: str | None = None) -> torch.dtype:
     """bf16 on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32: emulated bf16 is the slower one."""
     if (device or default_device()).startswith("cuda"):
         return torch.bfloat16
-    capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if has("avx512_bf16") or has("amx_bf16") else torch.float32
 
 
 def answering_dtype() -> torch.dtype:

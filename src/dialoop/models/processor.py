@@ -9,14 +9,19 @@ from torch import Tensor
 
 
 @cache
+def has(instructions: str) -> bool:
+    """Whether the CPU has them, as torch calls them: `amx_bf16`, `avx512_vnni`."""
+    return bool(torch.cpu.get_capabilities().get(instructions))
+
+
+@cache
 def slow_bf16() -> bool:
     """Whether the CPU multiplies bf16, and is slower at it than at float32.
 
     Intel's AVX512-BF16 without AMX: 60 % of float32's rate.
     """
-    has = torch.cpu.get_capabilities()
-    intel = str(has.get("cpu_name")).startswith("Intel")
-    return intel and bool(has.get("avx512_bf16")) and not has.get("amx_bf16")
+    intel = str(torch.cpu.get_capabilities().get("cpu_name")).startswith("Intel")
+    return intel and has("avx512_bf16") and not has("amx_bf16")
 
 
 def narrow(x: Tensor) -> bool:
