@@ -21,8 +21,9 @@ from transformers import (
 
 from dialoop.engine.runner import runner_of
 from dialoop.models.adapters import Adapters
-from dialoop.models.cache import Cache, Lane, Span, SpanStep
+from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.lean import LeanDecoder
+from dialoop.models.steps import SpanStep
 
 SIZE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "pad_token_id": 0,

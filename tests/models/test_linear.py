@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from dialoop.models import linear
 from dialoop.models.linear import PackedLinear, fuse, pack
 from dialoop.models.load import answering_dtype
 from dialoop.types import Precision
@@ -15,6 +18,15 @@ from dialoop.types import Precision
 ROUNDING = 2**-8 if answering_dtype() == torch.bfloat16 else 1e-6
 """Of a number between 16-bit layers: they speak bf16 where the processor multiplies it."""
 TOLERANCES: dict[Precision, float] = {"float32": 1e-6, "half": ROUNDING, "int8": 0.03}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["own kernels", "torch's"], autouse=True)
+def _kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the kernels in C++, where they can be made here, and as on a machine without a compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.param:
+            patch.setattr(linear, "kernels", lambda: None)
+        yield
 
 
 def layer(inputs: int, outputs: int, bias: bool) -> nn.Linear:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from dialoop.engine.reader import Wanted
-from dialoop.models.cache import Cache, Span, SpanStep
+from dialoop.models.cache import Cache, Span
 from dialoop.models.encoder import encode
 from dialoop.models.packed import fill
 from dialoop.models.paged import Body
 from dialoop.models.pooling import finish, pool
+from dialoop.models.steps import SpanStep
 
 Vectors = list[list[float]]
 

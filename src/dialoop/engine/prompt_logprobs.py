@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dialoop.engine.wire import Ranked
-from dialoop.models.cache import Cache, Span, SpanStep
+from dialoop.models.cache import Cache, Span
 from dialoop.models.paged import Body
+from dialoop.models.steps import SpanStep
 
 ROWS = 64
 """Places whose logits, (ROWS, V), are held at a time."""

@@ -23,13 +23,14 @@ from dialoop.engine.score import answers_to_one_history
 from dialoop.engine.wire import Ranked
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
-from dialoop.models.cache import Cache, Lane, Span, SpanStep
+from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.compiled import MOST_PARAMETERS
 from dialoop.models.graphs import Graphs, recorder
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.linear import pack_in_place
 from dialoop.models.opening import PrefixOpening, opening_of
 from dialoop.models.paged import Body, PagedBody, agrees
+from dialoop.models.steps import SpanStep
 from dialoop.types import Precision, Scored
 
 log = logging.getLogger("dialoop.engine")

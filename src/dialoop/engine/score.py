@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dialoop.chat.render import Rendered, render
 from dialoop.chat.tokenizer import ChatTokenizer
-from dialoop.models.cache import Cache, Span, SpanStep
+from dialoop.models.cache import Cache, Span
 from dialoop.models.packed import PackedBody, fill
 from dialoop.models.paged import Body
+from dialoop.models.steps import SpanStep
 from dialoop.types import Conversation, Scored
 
 BATCH_TOKENS = 4096

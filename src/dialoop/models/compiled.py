@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 from dialoop.errors import ModelError
-from dialoop.models.cache import Step
 from dialoop.models.lean_layers import Fused, Layer, Shape, attended, closed, layer_of, opened
+from dialoop.models.steps import Step
 
 MOST_ROWS = 64
 """Of a step that goes through compiled layers: longer ones are prompts, whose products outweigh the calls."""

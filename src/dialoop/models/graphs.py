@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dialoop.models.cache import Cache, Span, SpanStep, attention, visible
+from dialoop.models.cache import Cache, Span
 from dialoop.models.paged import TOLERANCE, Body
+from dialoop.models.steps import SpanStep, attention, visible
 
 log = logging.getLogger("dialoop.engine")
 

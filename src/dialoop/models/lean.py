@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from dialoop.errors import ModelError
 from dialoop.models.adapters import Adapters
-from dialoop.models.cache import Step
 from dialoop.models.compiled import MOST_ROWS, Compiled, compile_layers
 from dialoop.models.lean_layers import Fused, Shape, attended, closed, layer_of, norm_of, opened
 from dialoop.models.linear import pack
+from dialoop.models.native.layers import NativeLayers
 from dialoop.models.opening import PromptOpening
 from dialoop.models.packed import altered_logits
+from dialoop.models.steps import Step
 from dialoop.types import Precision
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3"})
@@ -50,6 +51,7 @@ class LeanDecoder:
         head: Any = model.get_output_embeddings()  # type: ignore[operator]
         self._head = pack(head.weight, head.bias, precision)
         self._dtype = self._head.dtype
+        self._native = NativeLayers.of(self._layers, self._shape, config.hidden_size)
         self._compiled: Compiled | None = None
 
     def compile(self, model: nn.Module) -> None:
@@ -90,6 +92,8 @@ class LeanDecoder:
         turns = self._turns[step.positions]
         if self._compiled is not None and len(x) <= MOST_ROWS and not self._adapters.active:
             return self._compiled.states(x, turns, step)
+        if self._native is not None and not self._adapters.active:
+            return self._native.states(x, turns, step)
         turn = partial(_turn, turns)
         for layer in self._layers:
             heads = opened(layer, self._shape, x, self._fused, turn)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dialoop.models.bank import Part
-from dialoop.models.cache import Step
 from dialoop.models.linear import Linear, Packing, fuse, pack
+from dialoop.models.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +93,20 @@ def closed(layer: Layer, x: Tensor, seen: Tensor, product: Product) -> None:
 
 
 class Norm:
-    """Root mean square norm over the last dimension. weight: broadcast over it."""
+    """Root mean square norm over the last dimension. weight: broadcast over it.
+
+    It is kept times the root of the size, and the least length that is divided by beside it.
+    """
 
     def __init__(self, weight: Tensor, eps: float) -> None:
         size = weight.shape[-1]
-        self._weight = weight.detach().float() * size**0.5
-        self._floor = torch.tensor((size * eps) ** 0.5)
+        self.weight = weight.detach().float() * size**0.5
+        self.floor = (size * eps) ** 0.5
+        self._floor = torch.tensor(self.floor)
 
     def __call__(self, x: Tensor) -> Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        normed: Tensor = (x * self._weight).div_(torch.hypot(length, self._floor))
+        normed: Tensor = (x * self.weight).div_(torch.hypot(length, self._floor))
         return normed
 
 

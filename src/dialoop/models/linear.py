@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dialoop.models.layers import take_place
 from dialoop.models.load import answering_dtype
+from dialoop.models.native.kernels import Weights, kernels
 from dialoop.models.processor import has
 from dialoop.types import Precision
 
@@ -49,13 +50,19 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
     if precision == "int8":
         if has("amx_int8") and _has_mkldnn():
             return _OnednnInt8(weight, bias)
+        if (own := kernels()) is not None and own.bytes:
+            scales, levels = _levels(weight)
+            return Weights(own, levels, bias, scales)
         if _has_fbgemm():
             return _FbgemmInt8(weight, bias, 127 if has("avx512_vnni") else 63)
     if precision != "float32":
         if answering_dtype() == torch.bfloat16:
             return _Bfloat16(weight, bias)
-        if _has_fbgemm() and float(weight.detach().abs().max()) <= LARGEST_HALF:
-            return _Half(weight, bias)
+        if float(weight.detach().abs().max()) <= LARGEST_HALF:
+            if (own := kernels()) is not None:
+                return Weights(own, weight, bias)
+            if _has_fbgemm():
+                return _Half(weight, bias)
     return _Float32(weight, bias) if _has_mkldnn() else Dense(weight, bias, torch.float32)
 
 

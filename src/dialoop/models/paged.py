@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dialoop.models.cache import Cache, Lane, Span, SpanStep, Step
+from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.opening import Past, opening_of
 from dialoop.models.packed import head_logits
+from dialoop.models.steps import SpanStep, Step
 
 NAME = "dialoop_paged"
 TOLERANCE = 0.05

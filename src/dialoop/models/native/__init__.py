@@ -1,0 +1,1 @@
+"""Kernels in C++, compiled for the processor at hand when they are first wanted."""

@@ -1,0 +1,63 @@
+"""Compiles the kernels for this machine's processor, once: the library is kept in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+log = logging.getLogger("dialoop.engine")
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+"""And the headers beside it."""
+FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-w")
+NATIVE = ("-march=native",)
+COMPILERS = ("c++", "g++", "clang++")
+SECONDS = 120
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernels; None, and the log says why, where this machine cannot make them."""
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    if compiler is None:
+        log.warning("no C++ compiler: answers come more slowly than they could, install g++ or clang++")
+        return None
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dialoop"
+    try:
+        return ctypes.CDLL(str(compiled(compiler, folder)))
+    except (OSError, subprocess.SubprocessError) as error:
+        told = (getattr(error, "stderr", None) or str(error)).strip()
+        log.warning("%s cannot make the kernels, answers come more slowly without: %s", compiler, told[-500:])
+        return None
+
+
+def compiled(compiler: str, folder: Path, target: tuple[str, ...] = NATIVE) -> Path:
+    """The library in `folder`, made now where it is not there. Raises OSError or SubprocessError.
+
+    target: the compiler's options that name a processor.
+    """
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True
+    )
+    processor = sorted(torch.cpu.get_capabilities().items())
+    sources = [file.read_text() for file in sorted((SOURCE, *SOURCE.parent.glob("*.h")))]
+    made_of = (sources, compiler, version.stdout, FLAGS, target, processor)
+    file = folder / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        log.info("compiling kernels for this processor into %s", file)
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            made = Path(aside, file.name)
+            command = [compiler, *FLAGS, *target, str(SOURCE), "-o", str(made)]
+            subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+            made.replace(file)
+    return file

@@ -1,0 +1,207 @@
+"""The kernels in C++ against torch, for this processor and for older ones that it can stand for."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from dialoop.models import steps
+from dialoop.models.adapters import Adapters
+from dialoop.models.cache import Cache, Lane, Span
+from dialoop.models.lean import LeanDecoder
+from dialoop.models.native import build, layers
+from dialoop.models.native.kernels import Kernels, Layer, Weights
+from dialoop.models.processor import has
+from dialoop.models.steps import SpanStep
+
+COMPILER = next(filter(shutil.which, build.COMPILERS), "")
+TARGETS = [build.NATIVE]
+if platform.machine() == "x86_64" and has("avx2"):
+    TARGETS.append(("-march=x86-64-v3",))
+    if "avx_vnni" in Path("/proc/cpuinfo").read_text():
+        TARGETS.append(("-march=x86-64-v3", "-mavxvnni"))
+
+pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+
+
+@pytest.fixture(scope="module", params=TARGETS, ids=" ".join)
+def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    file = build.compiled(COMPILER, tmp_path_factory.mktemp("kernels"), request.param)
+    return Kernels(ctypes.CDLL(str(file)))
+
+
+def drawn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40), inputs=st.integers(1, 300), outputs=st.integers(1, 200), seed=st.integers(0, 99)
+)
+def test_fp16_weights_are_multiplied_in_float32(
+    own: Kernels, rows: int, inputs: int, outputs: int, seed: int
+) -> None:
+    weight, bias, x = (drawn(*shape, seed=seed) for shape in ((outputs, inputs), (outputs,), (rows, inputs)))
+    got = Weights(own, weight, bias)(x)
+    wanted = functional.linear(x, weight.half().float(), bias)
+    torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)
+    alone = torch.cat([Weights(own, weight, bias)(row[None]) for row in x])
+    assert torch.equal(got, alone)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 40), inputs=st.integers(1, 300), outputs=st.integers(1, 200), seed=st.integers(0, 99)
+)
+def test_int8_weights_are_multiplied_by_inputs_in_as_many_levels(
+    own: Kernels, rows: int, inputs: int, outputs: int, seed: int
+) -> None:
+    if not own.bytes:
+        pytest.skip("the processor sums no products of bytes")
+    made = torch.Generator().manual_seed(seed)
+    weight = torch.randint(-127, 128, (outputs, inputs), generator=made, dtype=torch.int8)
+    scales, bias, x = (
+        torch.rand(outputs, generator=made),
+        drawn(outputs, seed=seed),
+        drawn(rows, inputs, seed=seed),
+    )
+    got = Weights(own, weight, bias, scales)(x)
+    step = x.abs().amax(1, keepdim=True) / 127
+    exact = torch.round(x / step).double() @ weight.double().T
+    # A number halfway between two levels may take either.
+    off = step.double() * scales * weight.double().abs().amax(1) * 2
+    assert ((got - (exact * step * scales + bias)).abs() <= off + 1e-4).all()
+    alone = torch.cat([Weights(own, weight, bias, scales)(row[None]) for row in x])
+    assert torch.equal(got, alone)
+
+
+@pytest.mark.parametrize("size", [16, 64, 80, 128])
+@pytest.mark.parametrize(("window", "cap"), [(None, None), (100, None), (None, 5.0), (600, 5.0)])
+@pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (7, 1)])
+def test_tokens_attend_to_their_lanes(
+    own: Kernels, size: int, window: int | None, cap: float | None, heads: int, key_heads: int
+) -> None:
+    stops = torch.tensor([1, 17, 512, 513, 1300])
+    rows = len(stops)
+    held = drawn(rows, 2 * key_heads, 1536, size, seed=1)
+    query, pairs = drawn(rows, heads, size, seed=2), drawn(rows, 2 * key_heads, size, seed=3)
+    lanes = held.clone()
+    got = own.attend(lanes, stops, query, pairs, scale=0.3, window=window, cap=cap)
+    for i, stop in enumerate(stops.tolist()):
+        held[i, :, stop - 1] = pairs[i]
+        first = max(0, stop - window) if window else 0
+        k, v = held[i, :, first:stop].repeat_interleave(heads // key_heads, 0).double().chunk(2)
+        scores = k @ query[i].double()[:, :, None] * 0.3
+        weights = (scores if cap is None else torch.tanh(scores / cap) * cap).softmax(1)
+        torch.testing.assert_close(got[i].double(), (weights * v).sum(1), atol=1e-5, rtol=1e-5)
+    assert torch.equal(lanes, held), "new keys and values are written, and nothing else"
+
+
+SIZE: dict[str, Any] = {
+    "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "pad_token_id": 0,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+    "initializer_range": 0.2,
+}  # fmt: skip
+MODELS = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZE)),  # biases
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZE, head_dim=32)),  # norms of heads
+    "gemma": lambda: GemmaForCausalLM(GemmaConfig(**SIZE, head_dim=16)),  # GELU by tanh
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZE, head_dim=16, sliding_window=6)),  # caps, windows
+    "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SIZE, partial_rotary_factor=0.5)),
+}
+
+
+def answers(lean: LeanDecoder) -> Tensor:
+    """Logits of three prompts in one step, then of two more tokens of each."""
+    held, device, found = Cache(96), torch.device("cpu"), []
+    blocks, lanes = [range(32 * i, 32 * i + 32) for i in range(3)], [Lane() for _ in range(3)]
+    starts = [0, 0, 0]
+    for sizes in ((11, 5, 9), (1, 1, 1), (1, 1, 1)):
+        spans = [
+            Span(start, start + n, own, lane=lane)
+            for start, n, own, lane in zip(starts, sizes, blocks, lanes, strict=True)
+        ]
+        starts = [span.stop for span in spans]
+        ids = 7 * torch.arange(sum(sizes))
+        found.append(lean.logits(ids, SpanStep(held, spans, device), torch.arange(len(ids))))
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_give_the_logits_of_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    own = LeanDecoder(model, "half", Adapters(model))
+    calls = count_calls(monkeypatch)
+    got = answers(own)
+    assert calls, "the kernels were not asked"
+    monkeypatch.setattr(layers.NativeLayers, "of", lambda *_: None)
+    monkeypatch.setattr(steps, "kernels", lambda: None)
+    wanted = answers(LeanDecoder(model, "half", Adapters(model)))
+    torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    opened = Layer.open
+
+    def counted(self: Layer, *given: Any) -> Tensor:
+        calls.append(1)
+        return opened(self, *given)
+
+    monkeypatch.setattr(Layer, "open", counted)
+    return calls
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """As if the kernels had never been wanted: their folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library.cache_clear()
+    yield tmp_path / "dialoop"
+    build.library.cache_clear()
+
+
+def test_the_kernels_are_compiled_once(anew: Path) -> None:
+    assert build.library() is not None
+    (file,) = anew.glob("*.so")
+    made = file.stat().st_mtime_ns
+    build.library.cache_clear()
+    assert build.library() is not None
+    assert [each.stat().st_mtime_ns for each in anew.iterdir()] == [made]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "told"), [("false", "false cannot make the kernels"), ("no-such", "no-such")]
+)
+def test_without_a_compiler_that_works_the_log_says_so(
+    anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, compiler: str, told: str
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
+    with caplog.at_level(logging.WARNING, logger="dialoop.engine"):
+        assert build.library() is None
+    assert told in caplog.text
+    assert not list(anew.glob("*.so"))
