@@ -33,7 +33,7 @@ from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.native import build, layers
-from dialoop.models.native.kernels import Kernels, Layer, Weights
+from dialoop.models.native.kernels import Kernels, Layer, Stack, Weights
 from dialoop.models.processor import has
 from dialoop.models.steps import SpanStep
 
@@ -104,16 +104,17 @@ def test_int8_weights_are_multiplied_by_inputs_in_as_many_levels(
 def test_tokens_attend_to_their_lanes(
     own: Kernels, size: int, window: int | None, cap: float | None, heads: int, key_heads: int
 ) -> None:
-    stops = torch.tensor([1, 17, 512, 513, 1300])
+    stops = torch.tensor([1, 17, 18, 19, 512, 513, 1300])
+    places = torch.tensor([0, 1, 1, 1, 2, 3, 4])
     rows = len(stops)
-    held = drawn(rows, 2 * key_heads, 1536, size, seed=1)
+    held = drawn(5, 2 * key_heads, 1536, size, seed=1)
     query, pairs = drawn(rows, heads, size, seed=2), drawn(rows, 2 * key_heads, size, seed=3)
     lanes = held.clone()
-    got = own.attend(lanes, stops, query, pairs, scale=0.3, window=window, cap=cap)
-    for i, stop in enumerate(stops.tolist()):
-        held[i, :, stop - 1] = pairs[i]
+    got = own.attend(lanes, places, stops, query, pairs, scale=0.3, window=window, cap=cap)
+    held[places, :, stops - 1] = pairs
+    for i, (place, stop) in enumerate(zip(places.tolist(), stops.tolist(), strict=True)):
         first = max(0, stop - window) if window else 0
-        k, v = held[i, :, first:stop].repeat_interleave(heads // key_heads, 0).double().chunk(2)
+        k, v = held[place, :, first:stop].repeat_interleave(heads // key_heads, 0).double().chunk(2)
         scores = k @ query[i].double()[:, :, None] * 0.3
         weights = (scores if cap is None else torch.tanh(scores / cap) * cap).softmax(1)
         torch.testing.assert_close(got[i].double(), (weights * v).sum(1), atol=1e-5, rtol=1e-5)
@@ -135,11 +136,11 @@ MODELS = {
 
 
 def answers(lean: LeanDecoder) -> Tensor:
-    """Logits of three prompts in one step, then of two more tokens of each."""
-    held, device, found = Cache(96), torch.device("cpu"), []
-    blocks, lanes = [range(32 * i, 32 * i + 32) for i in range(3)], [Lane() for _ in range(3)]
+    """Logits of three prompts in one step, of a few tokens of each in the next two, and of a mixed one."""
+    held, device, found = Cache(144, longest=48), torch.device("cpu"), []
+    blocks, lanes = [range(48 * i, 48 * i + 48) for i in range(3)], [Lane() for _ in range(3)]
     starts = [0, 0, 0]
-    for sizes in ((11, 5, 9), (1, 1, 1), (1, 1, 1)):
+    for sizes in ((11, 5, 9), (1, 1, 1), (1, 3, 2), (1, 18, 1)):
         spans = [
             Span(start, start + n, own, lane=lane)
             for start, n, own, lane in zip(starts, sizes, blocks, lanes, strict=True)
@@ -155,24 +156,29 @@ def test_layers_give_the_logits_of_torch(name: str, monkeypatch: pytest.MonkeyPa
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     own = LeanDecoder(model, "half", Adapters(model))
-    calls = count_calls(monkeypatch)
+    calls = names_called(monkeypatch)
     got = answers(own)
-    assert calls, "the kernels were not asked"
+    assert calls == {"open", "decode"}
     monkeypatch.setattr(layers.NativeLayers, "of", lambda *_: None)
     monkeypatch.setattr(steps, "kernels", lambda: None)
     wanted = answers(LeanDecoder(model, "half", Adapters(model)))
     torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
 
 
-def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    calls: list[int] = []
-    opened = Layer.open
+def names_called(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    calls: set[str] = set()
+    opened, decoded = Layer.open, Stack.decode
 
     def counted(self: Layer, *given: Any) -> Tensor:
-        calls.append(1)
+        calls.add("open")
         return opened(self, *given)
 
+    def counted_too(self: Stack, *given: Any) -> None:
+        calls.add("decode")
+        decoded(self, *given)
+
     monkeypatch.setattr(Layer, "open", counted)
+    monkeypatch.setattr(Stack, "decode", counted_too)
     return calls
 
 

@@ -176,6 +176,9 @@ class _FixedStep:
         q = query.view(rows, both // 2, -1, size)
         return attention(q, k, v, mask, scale, cap).reshape(query.shape)
 
+    def in_lanes(self) -> None:
+        """None has any."""
+
 
 def _rounded(number: int, least: int) -> int:
     """Up to `least`, twice as much, four times, and so on."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +38,24 @@ class Step(Protocol):
         window: how many tokens a query sees, itself included.  cap: Gemma 2's soft cap of scores.
         """
         ...
+
+    def in_lanes(self) -> InLanes | None:
+        """Where all tokens have lanes of one group, and lie in their order."""
+        ...
+
+
+class InLanes(NamedTuple):
+    """Of each layer the lanes, (count, 2 * H_kv, capacity, D), and the blocks, (slots, 2 * H_kv, D).
+
+    places, stops: of each token its lane and how many tokens of that it sees, itself the last, (T,).  slots:
+    where in the blocks it goes, (T,).
+    """
+
+    lanes: Sequence[Tensor]
+    blocks: Sequence[Tensor]
+    places: Tensor
+    stops: Tensor
+    slots: Tensor
 
 
 class SpanStep:
@@ -79,6 +97,14 @@ class SpanStep:
             out[part.rows] = part.attend(inputs.of(part.rows))
         return out
 
+    def in_lanes(self) -> InLanes | None:
+        part = self._parts[0] if len(self._parts) == 1 else None
+        if not isinstance(part, _Decoding) or not isinstance(part.rows, slice):
+            return None
+        lanes = part.lanes.layers
+        blocks = [self.cache.layers[i] for i in lanes]
+        return InLanes(list(lanes.values()), blocks, part.places, part.stops, self._written)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
@@ -100,7 +126,7 @@ class _Decoding:
     """Spans of a few tokens with lanes of one group: all in one product, padded to the longest."""
 
     def __init__(self, step: SpanStep, lanes: Lanes, spans: Sequence[Span], starts: Sequence[int]) -> None:
-        self._lanes = lanes
+        self.lanes = lanes
         self._count = len(spans)
         self._longest = max(span.stop for span in spans)
         self._sizes = [span.stop - span.start for span in spans]
@@ -120,11 +146,10 @@ class _Decoding:
 
     def attend(self, x: _Inputs) -> Tensor:
         """(tokens of the spans, H, D). x: of these tokens."""
-        lanes, size = self._lanes.layers[x.layer], x.query.shape[-1]
-        if self._most == 1 and (own := _kernels(lanes)) is not None:
-            return own.attend(
-                lanes, self._stops, x.query, x.pairs, scale=x.scale, window=x.window, cap=x.cap
-            )  # fmt: skip
+        lanes, size = self.lanes.layers[x.layer], x.query.shape[-1]
+        if (own := _kernels(lanes)) is not None:
+            told = lanes, self.places, self.stops, x.query, x.pairs
+            return own.attend(*told, scale=x.scale, window=x.window, cap=x.cap)
         both = x.pairs.shape[1]
         lanes.view(-1, size).index_copy_(0, self._slots_of(both), x.pairs.reshape(-1, size))
         k, v = lanes[: self._count, :, : self._longest].chunk(2, dim=1)
@@ -143,7 +168,7 @@ class _Decoding:
     def _slots_of(self, heads: int) -> Tensor:
         """Where the new tokens of every head lie in the flattened lanes, (tokens * heads,)."""
         if heads not in self._slots:
-            capacity = self._lanes.capacity
+            capacity = self.lanes.capacity
             self._slots[heads] = self._step._tensor(
                 (i * heads + head) * capacity + token
                 for i, span in enumerate(self._spans)
@@ -153,8 +178,14 @@ class _Decoding:
         return self._slots[heads]
 
     @cached_property
-    def _stops(self) -> Tensor:
-        return self._step._tensor(span.stop for span in self._spans)
+    def places(self) -> Tensor:
+        """Of each token the lane."""
+        return self._step._tensor(i for i, size in enumerate(self._sizes) for _ in range(size))
+
+    @cached_property
+    def stops(self) -> Tensor:
+        """Of each token how many of its lane it sees, itself the last."""
+        return self._step._tensor(i + 1 for span in self._spans for i in range(span.start, span.stop))
 
     @cached_property
     def _real(self) -> Tensor:

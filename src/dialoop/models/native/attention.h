@@ -1,4 +1,4 @@
-// Attention of single tokens to what their lanes hold.
+// Attention of new tokens to what their lanes hold.
 
 #pragma once
 
@@ -7,8 +7,8 @@
 namespace {
 
 struct Lanes {
-    float* lanes;          // (count, 2 * key_heads, capacity, size)
-    const int64_t* stops;  // of each row: its tokens with the new one
+    float* lanes;                   // (count, 2 * key_heads, capacity, size)
+    const int64_t *places, *stops;  // of each row its lane, and how many tokens of that it sees, itself the last
     int64_t heads, key_heads, size, capacity;
     int64_t window;  // tokens that are seen, 0 = all
     double scale, cap;  // cap: Gemma 2's of the scores, 0 = none
@@ -65,29 +65,26 @@ void attend_piece(const Lanes& in, const float* q, const float* keys, const floa
     for (; c < size; c += LANES) add_product<1>(scores, repeats, PIECE, values + c, size, tokens, out + c, size);
 }
 
-// Of new tokens, each of another lane. q: (rows, heads, size) and pairs: (rows, 2 * key_heads, size), their rows so far
-// apart; out: (rows, heads, size). The new keys and values are written to the lanes.
+// q: (rows, heads, size) and pairs: (rows, 2 * key_heads, size), their rows so far apart; out: (rows, heads, size). The
+// new keys and values are written to the lanes first.
 void attend(const Lanes& in, const float* q, long q_pitch, const float* pairs, long pairs_pitch, long rows, float* out, int threads) {
     const long repeats = in.heads / in.key_heads, both = 2 * in.key_heads, size = in.size, kept = repeats * (size + 2);
     long most = 1;
-    for (long r = 0; r < rows; r++) most = std::max(most, (long)(in.stops[r] + PIECE - 1) / PIECE);
+    for (long r = 0; r < rows; r++) {
+        most = std::max(most, (long)(in.stops[r] + PIECE - 1) / PIECE);
+        float* to = in.lanes + (in.places[r] * both * in.capacity + in.stops[r] - 1) * size;
+        for (long h = 0; h < both; h++) std::memcpy(to + h * in.capacity * size, pairs + r * pairs_pitch + h * size, size * sizeof(float));
+    }
     float* parts = scratch(0, rows * in.key_heads * most * kept);
     share(rows * in.key_heads * most, threads, [=](long i) {
         const long piece = i % most, head = i / most % in.key_heads, r = i / most / in.key_heads;
         const long stop = in.stops[r], seen = in.window ? std::max<long>(0, stop - in.window) : 0;
         const long from = std::max(seen, piece * PIECE), to = std::min(stop, (piece + 1) * PIECE);
         if (from >= to) return;
-        float* keys = in.lanes + (r * both + head) * in.capacity * size;
-        float* values = keys + in.key_heads * in.capacity * size;
-        if (to == stop) {
-            const float* k = pairs + r * pairs_pitch + head * size;
-            const float* v = k + in.key_heads * size;
-            std::memcpy(keys + (stop - 1) * size, k, size * sizeof(float));
-            std::memcpy(values + (stop - 1) * size, v, size * sizeof(float));
-        }
+        const float* keys = in.lanes + (in.places[r] * both + head) * in.capacity * size;
         float* part = parts + i * kept;
-        attend_piece(in, q + r * q_pitch + head * repeats * size, keys, values, repeats, from, to, part, part + repeats * size,
-                     part + repeats * size + repeats);
+        attend_piece(in, q + r * q_pitch + head * repeats * size, keys, keys + in.key_heads * in.capacity * size, repeats, from, to, part,
+                     part + repeats * size, part + repeats * size + repeats);
     });
     share(rows * in.heads, rows < 4 ? 1 : threads, [=](long i) {
         const long head = i % in.heads, r = i / in.heads, within = head % repeats;

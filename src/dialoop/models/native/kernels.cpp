@@ -26,4 +26,19 @@ void dialoop_attend(const Lanes* lanes, const float* q, int64_t q_pitch, const f
                     int threads) {
     attend(*lanes, q, q_pitch, pairs, pairs_pitch, rows, out, threads);
 }
+
+// All layers for new tokens that have lanes, one Lanes for each layer. x: (rows, width), overwritten; turns: (rows, turning). Of each layer
+// also the blocks, (slots, 2 * key_heads, size), where the new pairs go to these slots.
+void dialoop_decode(const Layer* const* layers, const Shape* shape, const Lanes* lanes, float* const* blocks, int64_t count, const int64_t* slots,
+                    float* x, const float* turns, int64_t rows, int threads) {
+    const long size = shape->size, pairs = 2 * shape->key_heads * size, own = shape->heads * size, all = own + pairs;
+    float* heads = scratch(2, rows * all);
+    float* seen = scratch(3, rows * own);
+    for (long i = 0; i < count; i++) {
+        open(layers[i], *shape, x, turns, rows, heads, threads);
+        for (long r = 0; r < rows; r++) std::memcpy(blocks[i] + slots[r] * pairs, heads + r * all + own, pairs * sizeof(float));
+        attend(lanes[i], heads, all, heads + own, all, rows, seen, threads);
+        close(layers[i], *shape, x, seen, rows, threads);
+    }
+}
 }

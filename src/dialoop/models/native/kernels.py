@@ -56,7 +56,7 @@ class _Layer(ctypes.Structure):
 
 class _Lanes(ctypes.Structure):
     _fields_ = [
-        *((name, c_void_p) for name in ("lanes", "stops")),
+        *((name, c_void_p) for name in ("lanes", "places", "stops")),
         *((name, c_int64) for name in ("heads", "key_heads", "size", "capacity", "window")),
         ("scale", c_double), ("cap", c_double),
     ]  # fmt: skip
@@ -66,6 +66,7 @@ _TAKEN = {
     "multiply": [c_void_p, c_void_p, c_int64, c_void_p, c_int],
     "open": [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_void_p, c_int],
     "close": [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int],
+    "decode": [c_void_p] * 4 + [c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int],
     "attend": [c_void_p, c_void_p, c_int64, c_void_p, c_int64, c_int64, c_void_p, c_int],
 }
 
@@ -88,7 +89,7 @@ class Kernels:
         for name, taken in _TAKEN.items():
             function = getattr(made, f"dialoop_{name}")
             function.argtypes, function.restype = taken, None
-        self.open, self.close = made.dialoop_open, made.dialoop_close
+        self.open, self.close, self.decode = made.dialoop_open, made.dialoop_close, made.dialoop_decode
         self._multiply, self._attend = made.dialoop_multiply, made.dialoop_attend
 
     def multiply(self, weights: Weights, x: Tensor) -> Tensor:
@@ -99,21 +100,21 @@ class Kernels:
         return y
 
     def attend(
-        self, lanes: Tensor, stops: Tensor, query: Tensor, pairs: Tensor,
+        self, lanes: Tensor, places: Tensor, stops: Tensor, query: Tensor, pairs: Tensor,
         *, scale: float, window: int | None, cap: float | None,
     ) -> Tensor:  # fmt: skip
-        """What new tokens, one of each lane, see, (N, H, size). Their pairs are written to the lanes.
+        """What new tokens see, (N, H, size), once all their pairs are written to their lanes.
 
         lanes: (count, 2 * H_kv, capacity, size), the size a multiple of `self.lanes`; contiguous.
-        stops: (N,) int64, of each lane its tokens with the new one.  query: (N, H, size); pairs:
-        (N, 2 * H_kv, size).
+        places, stops: (N,) int64, of each token its lane and how many tokens of that it sees, with itself.
+        query: (N, H, size); pairs: (N, 2 * H_kv, size).
         """
         query, pairs = _rows(query), _rows(pairs)
         count, heads, size = query.shape
         out = torch.empty(count, heads, size)
         told = _Lanes(
-            lanes.data_ptr(), stops.data_ptr(), heads, pairs.shape[1] // 2, size, lanes.shape[2],
-            window or 0, scale, cap or 0.0,
+            lanes.data_ptr(), places.data_ptr(), stops.data_ptr(), heads, pairs.shape[1] // 2, size,
+            lanes.shape[2], window or 0, scale, cap or 0.0,
         )  # fmt: skip
         self._attend(
             ctypes.byref(told), query.data_ptr(), query.stride(0), pairs.data_ptr(), pairs.stride(0), count,
@@ -161,17 +162,25 @@ class Weights:
 class Layer:
     """A decoder's layer. norms: before, of heads, after the attention, before the mlp and after it.
 
-    products: queries, keys and values; out of the attention; gate and up; down.
+    products: queries, keys and values; out of the attention; gate and up; down.  scale, window, cap: of its
+    attention.
     """
 
-    def __init__(self, shape: Shape, norms: Sequence[Norm | None], products: Sequence[Weights]) -> None:
+    def __init__(
+        self, shape: Shape, norms: Sequence[Norm | None], products: Sequence[Weights],
+        *, scale: float, window: int | None, cap: float | None,
+    ) -> None:  # fmt: skip
+        self.kernels = products[0].kernels
+        self.lanes = _Lanes(
+            heads=shape.heads, key_heads=shape.key_heads, size=shape.size, window=window or 0, scale=scale,
+            cap=cap or 0.0,
+        )  # fmt: skip
         self._heads, self._size = shape.heads + 2 * shape.key_heads, shape.size
         self._held = norms, products
         self._shape = _Shape(*(getattr(shape, name) for name in Shape.__slots__))
         told = [_Norm(None, 0.0) if each is None else _Norm(each[0].data_ptr(), each[1]) for each in norms]
         self._layer = _Layer(*told, *(each.address for each in products))
-        self._told = ctypes.addressof(self._layer), ctypes.addressof(self._shape)
-        self._kernels = products[0].kernels
+        self.address, self.shape = ctypes.addressof(self._layer), ctypes.addressof(self._shape)
 
     def open(self, x: Tensor, turns: Tensor) -> Tensor:
         """What comes before the attention: (N, H + 2 * H_kv, size).
@@ -180,10 +189,41 @@ class Layer:
         """
         rows, threads = x.shape[0], torch.get_num_threads()
         heads = torch.empty(rows, self._heads, self._size)
-        self._kernels.open(*self._told, x.data_ptr(), turns.data_ptr(), rows, heads.data_ptr(), threads)
+        told = x.data_ptr(), turns.data_ptr(), rows, heads.data_ptr(), threads
+        self.kernels.open(self.address, self.shape, *told)
         return heads
 
     def close(self, x: Tensor, seen: Tensor) -> None:
         """What comes after it: `x`, (N, D), becomes the layer's output. seen: (N, H * size), contiguous."""
         rows, threads = x.shape[0], torch.get_num_threads()
-        self._kernels.close(*self._told, x.data_ptr(), seen.data_ptr(), rows, threads)
+        self.kernels.close(self.address, self.shape, x.data_ptr(), seen.data_ptr(), rows, threads)
+
+
+class Stack:
+    """All layers of a decoder, for tokens that have lanes."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._held = layers
+        self._count = len(layers)
+        self._layers = (c_void_p * self._count)(*(layer.address for layer in layers))
+        self._blocks = (c_void_p * self._count)()
+        self._lanes = (_Lanes * self._count)(*(layer.lanes for layer in layers))
+
+    def decode(
+        self, x: Tensor, turns: Tensor, lanes: Sequence[Tensor], blocks: Sequence[Tensor], places: Tensor,
+        stops: Tensor, slots: Tensor,
+    ) -> None:  # fmt: skip
+        """`x`, (N, D), becomes what the last layer gives. turns: (N, 1, turning / 2) complex64.
+
+        lanes, places, stops: as for `Kernels.attend`, the lanes of each layer.  blocks: of each layer,
+        (.., 2 * H_kv, size), the new pairs go there too.  slots: (N,) int64, where to.
+        """
+        first = self._held[0]
+        for i, (told, held) in enumerate(zip(self._lanes, lanes, strict=True)):
+            told.lanes, told.capacity = held.data_ptr(), held.shape[2]
+            told.places, told.stops = places.data_ptr(), stops.data_ptr()
+            self._blocks[i] = blocks[i].data_ptr()
+        first.kernels.decode(
+            self._layers, first.shape, self._lanes, self._blocks, self._count, slots.data_ptr(),
+            x.data_ptr(), turns.data_ptr(), x.shape[0], torch.get_num_threads(),
+        )  # fmt: skip

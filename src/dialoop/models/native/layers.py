@@ -19,6 +19,8 @@ class NativeLayers:
     def __init__(self, layers: Sequence[Layer], shape: Shape, told: Sequence[native.Layer]) -> None:
         self._shape = shape
         self._layers = list(zip(layers, told, strict=True))
+        self._stack = native.Stack(told)
+        self._vectors = shape.size % told[0].kernels.lanes == 0
 
     @classmethod
     def of(cls, layers: Sequence[Layer], shape: Shape, width: int) -> NativeLayers | None:
@@ -33,6 +35,10 @@ class NativeLayers:
         x: (T, D), the embedded tokens; the place is used again.  turns: (T, 1, half) complex.
         """
         x, turns = x.contiguous(), turns.contiguous()
+        at = step.in_lanes() if self._vectors else None
+        if at is not None:
+            self._stack.decode(x, turns, *at)
+            return x
         for layer, told in self._layers:
             heads = told.open(x, turns)
             told.close(x, attended(layer, self._shape, heads, step).contiguous())
@@ -49,7 +55,9 @@ def _told(layer: Layer, shape: Shape, width: int) -> native.Layer | None:
     sizes = native.Shape(width, shape.heads, shape.key_heads, shape.size, shape.turning, inner, tanh)
     by = (layer.before, layer.head_norm, layer.after_attention, layer.before_mlp, layer.after_mlp)
     norms = [(each.weight, each.floor) if isinstance(each, Norm) else None for each in by]
-    return native.Layer(sizes, norms, products)
+    return native.Layer(
+        sizes, norms, products, scale=layer.scale, window=layer.window, cap=layer.cap
+    )  # fmt: skip
 
 
 def _by_tanh(layer: Layer) -> bool | None:

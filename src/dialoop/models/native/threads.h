@@ -26,9 +26,9 @@ void each_row(long rows, int threads, Work work) {
     share(rows, rows < 4 ? 1 : threads, work);
 }
 
-// One of two pieces of memory of the calling thread, as large as was ever wanted.
+// One of four pieces of memory of the calling thread, as large as was ever wanted.
 float* scratch(int which, size_t numbers) {
-    thread_local std::vector<float> held[2];
+    thread_local std::vector<float> held[4];
     if (held[which].size() < numbers) held[which].resize(numbers);
     return held[which].data();
 }
