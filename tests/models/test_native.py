@@ -28,12 +28,12 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from dialoop.models import steps
+from dialoop.models import cache, steps
 from dialoop.models.adapters import Adapters
 from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.native import build, layers
-from dialoop.models.native.kernels import Kernels, Layer, Stack, Weights
+from dialoop.models.native.kernels import LARGEST_HALF, Kernels, Layer, Stack, Weights
 from dialoop.models.processor import has
 from dialoop.models.steps import SpanStep
 
@@ -101,17 +101,19 @@ def test_int8_weights_are_multiplied_by_inputs_in_as_many_levels(
 @pytest.mark.parametrize("size", [16, 64, 80, 128])
 @pytest.mark.parametrize(("window", "cap"), [(None, None), (100, None), (None, 5.0), (600, 5.0)])
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (7, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.half])
 def test_tokens_attend_to_their_lanes(
-    own: Kernels, size: int, window: int | None, cap: float | None, heads: int, key_heads: int
-) -> None:
+    own: Kernels, size: int, window: int | None, cap: float | None, heads: int, key_heads: int,
+    dtype: torch.dtype,
+) -> None:  # fmt: skip
     stops = torch.tensor([1, 17, 18, 19, 512, 513, 1300])
     places = torch.tensor([0, 1, 1, 1, 2, 3, 4])
     rows = len(stops)
-    held = drawn(5, 2 * key_heads, 1536, size, seed=1)
+    held = drawn(5, 2 * key_heads, 1536, size, seed=1).to(dtype)
     query, pairs = drawn(rows, heads, size, seed=2), drawn(rows, 2 * key_heads, size, seed=3)
     lanes = held.clone()
     got = own.attend(lanes, places, stops, query, pairs, scale=0.3, window=window, cap=cap)
-    held[places, :, stops - 1] = pairs
+    held[places, :, stops - 1] = pairs.to(dtype)
     for i, (place, stop) in enumerate(zip(places.tolist(), stops.tolist(), strict=True)):
         first = max(0, stop - window) if window else 0
         k, v = held[place, :, first:stop].repeat_interleave(heads // key_heads, 0).double().chunk(2)
@@ -119,6 +121,13 @@ def test_tokens_attend_to_their_lanes(
         weights = (scores if cap is None else torch.tanh(scores / cap) * cap).softmax(1)
         torch.testing.assert_close(got[i].double(), (weights * v).sum(1), atol=1e-5, rtol=1e-5)
     assert torch.equal(lanes, held), "new keys and values are written, and nothing else"
+
+
+def test_keys_beyond_fp16_become_its_largest(own: Kernels) -> None:
+    lanes, one = torch.zeros(1, 2, 4, 16, dtype=torch.half), torch.ones(1, dtype=torch.long)
+    pairs = torch.full((1, 2, 16), 1e6)
+    got = own.attend(lanes, 0 * one, one, torch.ones(1, 1, 16), pairs, scale=1.0, window=None, cap=None)
+    assert (got == LARGEST_HALF).all()
 
 
 SIZE: dict[str, Any] = {
@@ -135,9 +144,9 @@ MODELS = {
 }
 
 
-def answers(lean: LeanDecoder) -> Tensor:
+def answers(lean: LeanDecoder, half: bool = False) -> Tensor:
     """Logits of three prompts in one step, of a few tokens of each in the next two, and of a mixed one."""
-    held, device, found = Cache(144, longest=48), torch.device("cpu"), []
+    held, device, found = Cache(144, longest=48, half=half), torch.device("cpu"), []
     blocks, lanes = [range(48 * i, 48 * i + 48) for i in range(3)], [Lane() for _ in range(3)]
     starts = [0, 0, 0]
     for sizes in ((11, 5, 9), (1, 1, 1), (1, 3, 2), (1, 18, 1)):
@@ -157,12 +166,14 @@ def test_layers_give_the_logits_of_torch(name: str, monkeypatch: pytest.MonkeyPa
     model = MODELS[name]().eval()
     own = LeanDecoder(model, "half", Adapters(model))
     calls = names_called(monkeypatch)
-    got = answers(own)
+    got, in_16_bits = answers(own), answers(own, half=True)
     assert calls == {"open", "decode"}
     monkeypatch.setattr(layers.NativeLayers, "of", lambda *_: None)
-    monkeypatch.setattr(steps, "kernels", lambda: None)
+    for room in (cache, steps):
+        monkeypatch.setattr(room, "attending", lambda _: None)
     wanted = answers(LeanDecoder(model, "half", Adapters(model)))
     torch.testing.assert_close(got, wanted, atol=2e-4, rtol=1e-4)
+    assert 0 < (in_16_bits - wanted).norm() <= 2**-10 * wanted.norm()
 
 
 def names_called(monkeypatch: pytest.MonkeyPatch) -> set[str]:

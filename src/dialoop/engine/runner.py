@@ -98,7 +98,8 @@ def runner_of(
     body = _body(model, adapters, precision, compiled)
     if body is not None:
         record = recorder(body.device) if opening_of(model) is None else None
-        cache = Cache(blocks * BLOCK, longest=context, zeroed=record is not None)
+        half = precision in ("half", "int8")
+        cache = Cache(blocks * BLOCK, longest=context, zeroed=record is not None, half=half)
         graphs = None if record is None else Graphs(body, cache, BLOCK, record)
         return PagedRunner(body, cache, adapters, graphs)
     if isinstance(opening_of(model), PrefixOpening):
@@ -319,7 +320,9 @@ def blocks_for(model: torch.nn.Module, tokens: int, context: int) -> int:
 
 
 def _memory(device: torch.device) -> int:
-    """Bytes of the device's memory that are free (CUDA) or that the machine has."""
+    """Bytes of the device's memory that are free (of a GPU) or that the machine has."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

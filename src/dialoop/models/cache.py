@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dialoop.models.native.kernels import LARGEST_HALF, attending
+
 LANE_QUERIES = 16
 """The most tokens that a sequence may read in one step from its lane."""
 SMALLEST_LANE = 256
@@ -51,12 +53,14 @@ class Cache:
     """Keys and values of `slots` tokens in every layer, and of one more that belongs to nobody.
 
     longest: tokens that a sequence may have, 0 = not known.  zeroed: so that what was never written may be
-    read and masked; else memory is touched as it fills.
+    read and masked; else memory is touched as it fills.  half: float32 ones lie in lanes as fp16, where the
+    kernels attend to them.
     """
 
-    def __init__(self, slots: int, longest: int = 0, *, zeroed: bool = False) -> None:
+    def __init__(self, slots: int, longest: int = 0, *, zeroed: bool = False, half: bool = False) -> None:
         self.slots = slots
         self._zeroed = zeroed
+        self._half = half
         self._longest = longest
         self.layers: dict[int, Tensor] = {}
         self._groups: dict[int, Lanes] = {}
@@ -67,6 +71,11 @@ class Cache:
             make = pairs.new_zeros if self._zeroed else pairs.new_empty
             self.layers[index] = make((self.slots + 1, *pairs.shape[1:]))
         return self.layers[index]
+
+    def new_lanes(self, layer: Tensor, capacity: int) -> Tensor:
+        """None yet, for a layer of the blocks."""
+        dtype = torch.half if self._half and attending(layer) else layer.dtype
+        return layer.new_empty(0, layer.shape[1], capacity, layer.shape[2], dtype=dtype)
 
     def seat(self, spans: Sequence[Span]) -> dict[Lanes, list[int]]:
         """Lanes for those spans that may have one, filled up to their starts: the spans of each group.
@@ -120,7 +129,7 @@ class Lanes:
         self.members: list[Lane] = []
         self._blocks = cache.layers
         self._clean = 0
-        self.layers = {i: x.new_empty(0, x.shape[1], capacity, x.shape[2]) for i, x in cache.layers.items()}
+        self.layers = {i: cache.new_lanes(x, capacity) for i, x in cache.layers.items()}
 
     def join(self, lane: Lane, together: int) -> None:
         """together: how many are about to."""
@@ -130,9 +139,10 @@ class Lanes:
                 self.layers[i] = x.new_empty(held + max(held, together), *x.shape[1:])
                 self.layers[i][:held] = x
         if len(self.members) == self._clean:
-            # What is masked still takes part, times zero: it must be a number.
-            for x in self.layers.values():
-                x[self._clean].zero_()
+            # To torch, what is masked still takes part, times zero: it must be a number.
+            for i, x in self.layers.items():
+                if attending(self._blocks[i]) is None:
+                    x[self._clean].zero_()
             self._clean += 1
         lane.group, lane.index, lane.filled = self, len(self.members), 0
         self.members.append(lane)
@@ -154,7 +164,8 @@ class Lanes:
         any_layer = next(iter(self.layers.values()))
         slots = torch.tensor(span.slots(lane.filled, span.start), device=any_layer.device)
         for i, x in self.layers.items():
-            x[lane.index, :, lane.filled : span.start] = (
-                self._blocks[i].index_select(0, slots).transpose(0, 1)
-            )
+            lacking = self._blocks[i].index_select(0, slots).transpose(0, 1)
+            if x.dtype == torch.half != lacking.dtype:
+                lacking.clamp_(-LARGEST_HALF, LARGEST_HALF)
+            x[lane.index, :, lane.filled : span.start] = lacking
         lane.filled = span.start

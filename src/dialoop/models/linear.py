@@ -17,11 +17,10 @@ from torch.nn import functional
 
 from dialoop.models.layers import take_place
 from dialoop.models.load import answering_dtype
-from dialoop.models.native.kernels import Weights, kernels
+from dialoop.models.native.kernels import LARGEST_HALF, Weights, kernels
 from dialoop.models.processor import has
 from dialoop.types import Precision
 
-LARGEST_HALF = 65504.0
 Packing = Precision | torch.dtype
 """How weights are kept; a type = in it and in their plain order, for a compiler to pack."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dialoop.models.cache import Cache, Lanes, Span
-from dialoop.models.native.kernels import Kernels, kernels
+from dialoop.models.native.kernels import attending
 
 
 class Step(Protocol):
@@ -147,7 +147,7 @@ class _Decoding:
     def attend(self, x: _Inputs) -> Tensor:
         """(tokens of the spans, H, D). x: of these tokens."""
         lanes, size = self.lanes.layers[x.layer], x.query.shape[-1]
-        if (own := _kernels(lanes)) is not None:
+        if (own := attending(x.query)) is not None:
             told = lanes, self.places, self.stops, x.query, x.pairs
             return own.attend(*told, scale=x.scale, window=x.window, cap=x.cap)
         both = x.pairs.shape[1]
@@ -254,14 +254,6 @@ class _Chunk:
             at = torch.arange(self._span.stop, device=self._step.device)
             self._masks[window] = visible(at[self._span.start :, None] - at, window)
         return self._masks[window]
-
-
-def _kernels(lanes: Tensor) -> Kernels | None:
-    """Those that attend to such lanes, None = torch does."""
-    if lanes.dtype != torch.float32 or lanes.device.type != "cpu":
-        return None
-    own = kernels()
-    return own if own is not None and lanes.shape[-1] % own.lanes == 0 else None
 
 
 def visible(age: Tensor, window: int | None) -> Tensor:

@@ -7,9 +7,9 @@
 namespace {
 
 struct Lanes {
-    float* lanes;                   // (count, 2 * key_heads, capacity, size)
+    void* lanes;                    // (count, 2 * key_heads, capacity, size), fp16 or float32
     const int64_t *places, *stops;  // of each row its lane, and how many tokens of that it sees, itself the last
-    int64_t heads, key_heads, size, capacity;
+    int64_t heads, key_heads, size, capacity, half;
     int64_t window;  // tokens that are seen, 0 = all
     double scale, cap;  // cap: Gemma 2's of the scores, 0 = none
 };
@@ -17,8 +17,8 @@ struct Lanes {
 constexpr long PIECE = 512;  // tokens that are attended to at once
 
 // scores: (R, tokens), `pitch` apart. q: (R, size); keys: (tokens, size).
-template <long R>
-void score(const float* q, const float* keys, long tokens, long size, float* scores, long pitch) {
+template <long R, class T>
+void score(const float* q, const T* keys, long tokens, long size, float* scores, long pitch) {
     for (long t = 0; t < tokens; t++, keys += size) {
         Vector sums[R] = {};
         for (long i = 0; i < size; i += LANES) {
@@ -31,7 +31,8 @@ void score(const float* q, const float* keys, long tokens, long size, float* sco
 
 // Of one row and one head of keys, tokens [from, to): for each of `repeats` queries the sum of its weighted values,
 // (repeats, size), the largest score and the sum of the weights.
-void attend_piece(const Lanes& in, const float* q, const float* keys, const float* values, long repeats, long from, long to,
+template <class T>
+void attend_piece(const Lanes& in, const float* q, const T* keys, const T* values, long repeats, long from, long to,
                   float* out, float* largest, float* total) {
     const long tokens = to - from, size = in.size;
     thread_local std::vector<float> held;
@@ -67,13 +68,15 @@ void attend_piece(const Lanes& in, const float* q, const float* keys, const floa
 
 // q: (rows, heads, size) and pairs: (rows, 2 * key_heads, size), their rows so far apart; out: (rows, heads, size). The
 // new keys and values are written to the lanes first.
-void attend(const Lanes& in, const float* q, long q_pitch, const float* pairs, long pairs_pitch, long rows, float* out, int threads) {
+template <class T>
+void attend_in(T* lanes, const Lanes& in, const float* q, long q_pitch, const float* pairs, long pairs_pitch, long rows, float* out, int threads) {
     const long repeats = in.heads / in.key_heads, both = 2 * in.key_heads, size = in.size, kept = repeats * (size + 2);
     long most = 1;
     for (long r = 0; r < rows; r++) {
         most = std::max(most, (long)(in.stops[r] + PIECE - 1) / PIECE);
-        float* to = in.lanes + (in.places[r] * both * in.capacity + in.stops[r] - 1) * size;
-        for (long h = 0; h < both; h++) std::memcpy(to + h * in.capacity * size, pairs + r * pairs_pitch + h * size, size * sizeof(float));
+        T* to = lanes + (in.places[r] * both * in.capacity + in.stops[r] - 1) * size;
+        for (long h = 0; h < both; h++)
+            for (long i = 0; i < size; i += LANES) store(to + h * in.capacity * size + i, load(pairs + r * pairs_pitch + h * size + i));
     }
     float* parts = scratch(0, rows * in.key_heads * most * kept);
     share(rows * in.key_heads * most, threads, [=](long i) {
@@ -81,7 +84,7 @@ void attend(const Lanes& in, const float* q, long q_pitch, const float* pairs, l
         const long stop = in.stops[r], seen = in.window ? std::max<long>(0, stop - in.window) : 0;
         const long from = std::max(seen, piece * PIECE), to = std::min(stop, (piece + 1) * PIECE);
         if (from >= to) return;
-        const float* keys = in.lanes + (in.places[r] * both + head) * in.capacity * size;
+        const T* keys = lanes + (in.places[r] * both + head) * in.capacity * size;
         float* part = parts + i * kept;
         attend_piece(in, q + r * q_pitch + head * repeats * size, keys, keys + in.key_heads * in.capacity * size, repeats, from, to, part,
                      part + repeats * size, part + repeats * size + repeats);
@@ -103,6 +106,13 @@ void attend(const Lanes& in, const float* q, long q_pitch, const float* pairs, l
         }
         for (long d = 0; d < size; d++) to[d] /= total;
     });
+}
+
+void attend(const Lanes& in, const float* q, long q_pitch, const float* pairs, long pairs_pitch, long rows, float* out, int threads) {
+    if (in.half)
+        attend_in((Half*)in.lanes, in, q, q_pitch, pairs, pairs_pitch, rows, out, threads);
+    else
+        attend_in((float*)in.lanes, in, q, q_pitch, pairs, pairs_pitch, rows, out, threads);
 }
 
 }  // namespace

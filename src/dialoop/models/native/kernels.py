@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from dialoop.models.native.build import library
 
+LARGEST_HALF = 65504.0
 Norm = tuple[Tensor, float]
 """A root mean square norm: its weight times the root of its size, and the least length that it divides by."""
 
@@ -57,7 +58,7 @@ class _Layer(ctypes.Structure):
 class _Lanes(ctypes.Structure):
     _fields_ = [
         *((name, c_void_p) for name in ("lanes", "places", "stops")),
-        *((name, c_int64) for name in ("heads", "key_heads", "size", "capacity", "window")),
+        *((name, c_int64) for name in ("heads", "key_heads", "size", "capacity", "half", "window")),
         ("scale", c_double), ("cap", c_double),
     ]  # fmt: skip
 
@@ -76,6 +77,12 @@ def kernels() -> Kernels | None:
     """None where this machine cannot make them."""
     made = library()
     return None if made is None else Kernels(made)
+
+
+def attending(heads: Tensor) -> Kernels | None:
+    """Those that attend to and with such heads, (..., size); None = torch does."""
+    own = kernels() if heads.dtype == torch.float32 and heads.device.type == "cpu" else None
+    return own if own is not None and heads.shape[-1] % own.lanes == 0 else None
 
 
 class Kernels:
@@ -105,7 +112,7 @@ class Kernels:
     ) -> Tensor:  # fmt: skip
         """What new tokens see, (N, H, size), once all their pairs are written to their lanes.
 
-        lanes: (count, 2 * H_kv, capacity, size), the size a multiple of `self.lanes`; contiguous.
+        lanes: (count, 2 * H_kv, capacity, size), float32 or fp16, the size a multiple of `self.lanes`.
         places, stops: (N,) int64, of each token its lane and how many tokens of that it sees, with itself.
         query: (N, H, size); pairs: (N, 2 * H_kv, size).
         """
@@ -114,7 +121,7 @@ class Kernels:
         out = torch.empty(count, heads, size)
         told = _Lanes(
             lanes.data_ptr(), places.data_ptr(), stops.data_ptr(), heads, pairs.shape[1] // 2, size,
-            lanes.shape[2], window or 0, scale, cap or 0.0,
+            lanes.shape[2], lanes.dtype == torch.half, window or 0, scale, cap or 0.0,
         )  # fmt: skip
         self._attend(
             ctypes.byref(told), query.data_ptr(), query.stride(0), pairs.data_ptr(), pairs.stride(0), count,
@@ -220,7 +227,7 @@ class Stack:
         """
         first = self._held[0]
         for i, (told, held) in enumerate(zip(self._lanes, lanes, strict=True)):
-            told.lanes, told.capacity = held.data_ptr(), held.shape[2]
+            told.lanes, told.capacity, told.half = held.data_ptr(), held.shape[2], held.dtype == torch.half
             told.places, told.stops = places.data_ptr(), stops.data_ptr()
             self._blocks[i] = blocks[i].data_ptr()
         first.kernels.decode(

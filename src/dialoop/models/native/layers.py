@@ -20,7 +20,7 @@ class NativeLayers:
         self._shape = shape
         self._layers = list(zip(layers, told, strict=True))
         self._stack = native.Stack(told)
-        self._vectors = shape.size % told[0].kernels.lanes == 0
+        self._attending = shape.size % told[0].kernels.lanes == 0
 
     @classmethod
     def of(cls, layers: Sequence[Layer], shape: Shape, width: int) -> NativeLayers | None:
@@ -35,7 +35,7 @@ class NativeLayers:
         x: (T, D), the embedded tokens; the place is used again.  turns: (T, 1, half) complex.
         """
         x, turns = x.contiguous(), turns.contiguous()
-        at = step.in_lanes() if self._vectors else None
+        at = step.in_lanes() if self._attending else None
         if at is not None:
             self._stack.decode(x, turns, *at)
             return x

@@ -59,7 +59,8 @@ inline void tile(const float* x, long pitch, const W* w, long stride, long depth
     for (long k = 0; k < depth; k++, w += stride) {
         Vector b[C];
         UNROLLED for (long c = 0; c < C; c++) b[c] = load(w + c * LANES);
-        for (size_t byte = 0; byte < sizeof(W) * C * LANES; byte += 64) __builtin_prefetch((const char*)(w + AHEAD * stride) + byte);
+        if (sizeof(W) < sizeof(float))  // wider ones lie in the first cache
+            UNROLLED for (long c = 0; c < C; c += 2) __builtin_prefetch(w + AHEAD * stride + c * LANES);
         UNROLLED for (long r = 0; r < R; r++) {
             const float a = x[r * pitch + k];
             UNROLLED for (long c = 0; c < C; c++) sums[r][c] += b[c] * a;
