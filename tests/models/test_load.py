@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from dialoop.errors import ModelError
+from dialoop.errors import ConfigError, ModelError
 from dialoop.models.load import default_device, default_dtype, load_model
 from dialoop.models.weights import check_file
 from dialoop.types import ModelRef
@@ -203,3 +203,12 @@ def test_tensors_must_fill_the_file_exactly(
     else:
         with pytest.raises(ModelError):
             check_file(path)
+
+
+def test_the_device_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIALOOP_DEVICE", "cpu")
+    assert default_device() == "cpu"
+    for absent in ("gpu", "cuda:99", "cuda:x", "cpu:1"):
+        monkeypatch.setenv("DIALOOP_DEVICE", absent)
+        with pytest.raises(ConfigError, match=f"DIALOOP_DEVICE is '{absent}'.*wanted: cpu, cuda"):
+            default_device()

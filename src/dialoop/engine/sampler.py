@@ -47,6 +47,8 @@ def generator(sampling: Sampling, index: int) -> random.Random:
 
 def choose(logits: Tensor, rows: Sequence[Drawn]) -> list[Choice]:
     """One token a row. logits: (B, V) float32, left as they are."""
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # it knows no float64
     scores = _penalised(logits, rows)
     tokens = scores.argmax(-1)
     drawn = [i for i, row in enumerate(rows) if row.sampling.temperature > 0]

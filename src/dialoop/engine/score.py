@@ -95,6 +95,6 @@ def _score(body: PackedBody, rows: Sequence[Rendered]) -> list[tuple[float, int]
     hidden = body.hidden(ids, lengths)[places - 1]
     logs: Tensor = body.logits(hidden).float().log_softmax(-1).gather(1, ids[places, None]).squeeze(1)
     owners = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths))[places.cpu()]
-    sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owners, logs.double().cpu())
+    sums = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owners, logs.cpu().double())
     counts = torch.bincount(owners, minlength=len(rows))
     return list(zip(sums.tolist(), counts.tolist(), strict=True))

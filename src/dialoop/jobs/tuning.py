@@ -282,5 +282,9 @@ def hardware() -> str:
     """Processor, cores and device, for reports."""
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    from dialoop.models.load import default_device
+
+    device = default_device()
+    if device.startswith("cuda"):
+        device = torch.cuda.get_device_name(device)
     return f"{platform.machine()}, {sys.platform}, {torch.get_num_threads()} threads, {device}"

@@ -90,8 +90,9 @@ class Adapters:
         self._model = model
         weight = next(model.parameters())
         # As the layers beside which they stand: on a CPU 16 bits are multiplied as bf16 or not at all.
-        narrow = weight.is_cuda or (weight.dtype != torch.float32 and answering_dtype() == torch.bfloat16)
-        dtype = torch.float32 if not narrow else weight.dtype if weight.is_cuda else torch.bfloat16
+        on_cpu = weight.device.type == "cpu"
+        wide = weight.dtype == torch.float32 or answering_dtype() == torch.float32
+        dtype = weight.dtype if not on_cpu else torch.float32 if wide else torch.bfloat16
         self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}
         self._hooks: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dialoop.errors import ModelError, echo
+from dialoop.errors import ConfigError, ModelError, echo
 from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
@@ -23,13 +24,29 @@ from dialoop.types import ModelRef
 
 
 def default_device() -> str:
-    """`cuda` where there is one, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """What DIALOOP_DEVICE names (`cpu`, `cuda`, `cuda:1`, `mps`); else `cuda` where there is one, else `cpu`.
+
+    Raises ConfigError where this machine has no such device.
+    """
+    named = os.environ.get("DIALOOP_DEVICE", "").strip()
+    if named and not _present(named):
+        raise ConfigError(
+            f"DIALOOP_DEVICE is {named!r}, which torch {torch.__version__} does not find on this machine; "
+            f"wanted: cpu, cuda, cuda:1 and so on, or mps"
+        )
+    return named or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _present(named: str) -> bool:
+    kind, _, number = named.partition(":")
+    if kind == "cuda":
+        return (number or "0").isdigit() and int(number or "0") < torch.cuda.device_count()
+    return named == "cpu" or (named == "mps" and torch.backends.mps.is_available())
 
 
 def default_dtype(device: str | None = None) -> torch.dtype:
-    """bf16 on CUDA and on CPUs with AVX512-BF16 or AMX, else fp32: emulated bf16 is the slower one."""
-    if (device or default_device()).startswith("cuda"):
+    """bf16 on GPUs and on CPUs with AVX512-BF16 or AMX, else fp32: emulated bf16 is the slower one."""
+    if (device or default_device()) != "cpu":
         return torch.bfloat16
     return torch.bfloat16 if has("avx512_bf16") or has("amx_bf16") else torch.float32
 

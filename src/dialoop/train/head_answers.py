@@ -43,7 +43,9 @@ class Answering:
     def log_probabilities(self, texts: Sequence[str]) -> list[tuple[float, ...]]:
         """Of every class, in the order of `labels`, for each text."""
         ids = [cut_text(self.tokenizer, text, self.max_length)[0] for text in texts]
-        return [tuple(scores.double().log_softmax(-1).tolist()) for scores in scores_of(self.headed, ids)]
+        return [
+            tuple(scores.cpu().double().log_softmax(-1).tolist()) for scores in scores_of(self.headed, ids)
+        ]
 
     def likeliest(self, found: Sequence[Sequence[float]]) -> list[str]:
         """The class of each row of `log_probabilities`."""

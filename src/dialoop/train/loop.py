@@ -284,13 +284,19 @@ def _of_optimizer(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _chance() -> dict[str, Tensor]:
     """The states of torch's generators."""
     states = {"rng.torch": torch.get_rng_state()}
-    return states | ({"rng.cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    if torch.cuda.is_available():
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["rng.mps"] = torch.mps.get_rng_state()
+    return states
 
 
 def _take_chance(states: Mapping[str, Tensor]) -> None:
     torch.set_rng_state(states["rng.torch"])
     if "rng.cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["rng.cuda"])
+    if "rng.mps" in states and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["rng.mps"])
 
 
 def _validate(
