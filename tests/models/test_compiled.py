@@ -69,9 +69,14 @@ def test_compiled_layers_give_the_same_logits(name: str) -> None:
     assert torch.allclose(got, wanted, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("there", "why"), [(False, "its weights are int8"), (True, "own kernels are faster")]
+)
 def test_a_model_that_gains_nothing_is_served_as_it_is(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, there: bool, why: str
 ) -> None:
+    monkeypatch.setattr(LeanDecoder, "by_kernels", there)
     with caplog.at_level(logging.WARNING, logger="dialoop.engine"):
         runner_of(made("llama"), 4, precision="int8", compiled=True)
-    assert "LlamaForCausalLM is not compiled: its weights are int8" in caplog.text
+    assert "LlamaForCausalLM is not compiled: " in caplog.text
+    assert why in caplog.text

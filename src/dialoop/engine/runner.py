@@ -137,6 +137,8 @@ def _uncompiled(model: torch.nn.Module, lean: LeanDecoder | None, precision: Pre
     size = sum(parameter.numel() for parameter in model.parameters())
     if lean is None:
         return "no lean decoder computes the same"
+    if lean.by_kernels:
+        return "dialoop's own kernels are faster than torch's compiler"
     if precision == "int8":
         return "its weights are int8"
     if size > MOST_PARAMETERS:

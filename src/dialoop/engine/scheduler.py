@@ -80,6 +80,22 @@ class Piece:
         return self.stop - self.start + len(self.draft)
 
 
+class _Plan:
+    """The pieces of the next step. size: their tokens."""
+
+    def __init__(self) -> None:
+        self.pieces: dict[Tokens, Piece] = {}
+        self.size = 0
+
+    def put(self, piece: Piece) -> None:
+        """In place of the sequence's piece, where there is one."""
+        self.size += len(piece) - len(self.pieces.get(piece.tokens, ()))
+        self.pieces[piece.tokens] = piece
+
+    def drop(self, tokens: Tokens) -> None:
+        self.size -= len(self.pieces.pop(tokens, ()))
+
+
 class Scheduler:
     """Sequences wait, run and leave; all blocks together must hold the longest of them.
 
@@ -117,18 +133,18 @@ class Scheduler:
 
         A sequence that finds no block takes those of the last in line, which will be computed again.
         """
-        planned: dict[Tokens, Piece] = {}
+        plan = _Plan()
         before = self.preemptions
         for tokens in sorted(self.running, key=lambda t: (len(t.ids) - t.computed > 1, t.place)):
-            budget = self._step_tokens - sum(map(len, planned.values()))
+            budget = self._step_tokens - plan.size
             if tokens in self.running and budget:
                 stop = min(len(tokens.ids), tokens.computed + budget)
-                if self._make_room(tokens, stop, planned):
-                    planned[tokens] = Piece(tokens, tokens.computed, stop)
+                if self._make_room(tokens, stop, plan):
+                    plan.put(Piece(tokens, tokens.computed, stop))
         if self.preemptions == before:
-            self._admit(planned)
-        self._draft(planned)
-        return list(planned.values())
+            self._admit(plan)
+        self._draft(plan)
+        return list(plan.pieces.values())
 
     def done(self, piece: Piece, said: Sequence[int] = ()) -> None:
         """The piece is computed and `said` follows it; all of that but its last token stood in the draft.
@@ -150,13 +166,13 @@ class Scheduler:
         if self._sharing:
             extend_keys(tokens.keys, tokens.ids, self._blocks.size, tokens.owner)
 
-    def _make_room(self, tokens: Tokens, stop: int, planned: dict[Tokens, Piece]) -> bool:
+    def _make_room(self, tokens: Tokens, stop: int, plan: _Plan) -> bool:
         """Blocks for [0, stop); False where the sequence itself had to give its own up."""
         wanted = -(-stop // self._blocks.size) - len(tokens.blocks)
         while wanted > self._blocks.available:
             victim = self.running[-1]
             self._preempt(victim)
-            planned.pop(victim, None)
+            plan.drop(victim)
             if victim is tokens:
                 return False
         tokens.blocks += self._blocks.take(max(wanted, 0))
@@ -173,13 +189,13 @@ class Scheduler:
         self._coming = {key: owner for key, owner in self._coming.items() if owner is not tokens}
         tokens.blocks, tokens.computed = [], 0
 
-    def _admit(self, planned: dict[Tokens, Piece]) -> None:
+    def _admit(self, plan: _Plan) -> None:
         """Waiting sequences in line, as far as places, budget and blocks go.
 
         One whose next block another sequence is computing waits for that and lets others pass.
         """
         for tokens in list(self.waiting):
-            budget = self._step_tokens - sum(map(len, planned.values()))
+            budget = self._step_tokens - plan.size
             if len(self.running) >= self._max_running or not budget:
                 return
             self._extend_keys(tokens)
@@ -193,7 +209,7 @@ class Scheduler:
             if wanted + self._blocks.idle(known) > self._blocks.available:
                 return
             self._start(tokens, known, wanted)
-            planned[tokens] = Piece(tokens, start, stop)
+            plan.put(Piece(tokens, start, stop))
 
     def _start(self, tokens: Tokens, known: list[int], wanted: int) -> None:
         self._blocks.hold(known)
@@ -208,18 +224,18 @@ class Scheduler:
         self.waiting.remove(tokens)
         insort(self.running, tokens, key=_place)
 
-    def _draft(self, planned: dict[Tokens, Piece]) -> None:
+    def _draft(self, plan: _Plan) -> None:
         """Drafts for the sequences whose next token follows, while the step stays bound by memory.
 
         The more tokens it has, the less one more sequence's step is worth, and the better the odds must be.
         """
-        size = sum(map(len, planned.values()))
+        size = plan.size
         room = min(MEMORY_BOUND, self._step_tokens) - size
         if room <= 0:
             return
         odds = max(WORTH, size / MEMORY_BOUND)
         drafts: dict[Tokens, tuple[int, ...]] = {}
-        for tokens, piece in planned.items():
+        for tokens, piece in plan.pieces.items():
             if (
                 piece.last
                 and tokens.lookup
@@ -228,8 +244,9 @@ class Scheduler:
                 drafts[tokens] = draft
         for i, tokens in enumerate(sorted(drafts, key=lambda tokens: len(drafts[tokens]))):
             share = room // (len(drafts) - i)
-            planned[tokens] = self._with_draft(planned[tokens], drafts[tokens][:share])
-            room -= len(planned[tokens].draft)
+            piece = self._with_draft(plan.pieces[tokens], drafts[tokens][:share])
+            plan.put(piece)
+            room -= len(piece.draft)
 
     def _with_draft(self, piece: Piece, draft: tuple[int, ...]) -> Piece:
         """Cut where no block is left: a draft drives nobody out."""

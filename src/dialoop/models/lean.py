@@ -54,6 +54,11 @@ class LeanDecoder:
         self._native = NativeLayers.of(self._layers, self._shape, config.hidden_size)
         self._compiled: Compiled | None = None
 
+    @property
+    def by_kernels(self) -> bool:
+        """Whether its layers go through kernels of our own."""
+        return self._native is not None
+
     def compile(self, model: nn.Module) -> None:
         """Let steps of few rows go through compiled layers, made of the model's weights before `release`.
 
