@@ -98,6 +98,20 @@ def test_int8_weights_are_multiplied_by_inputs_in_as_many_levels(
     assert torch.equal(got, alone)
 
 
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 40])
+def test_what_is_no_number_stays_none_and_keeps_to_its_row(own: Kernels, wrong: float, place: int) -> None:
+    weight, x = drawn(20, 41, seed=1), drawn(3, 41, seed=2)
+    x[1, place] = wrong
+    layers = [Weights(own, weight, None)]
+    if own.bytes:
+        layers.append(Weights(own, weight.mul(30).to(torch.int8), None, torch.ones(20)))
+    for layer in layers:
+        got = layer(x)
+        assert not got[1].isfinite().any()
+        assert got[[0, 2]].isfinite().all()
+
+
 @pytest.mark.parametrize("size", [16, 64, 80, 128])
 @pytest.mark.parametrize(("window", "cap"), [(None, None), (100, None), (None, 5.0), (600, 5.0)])
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (7, 1)])
