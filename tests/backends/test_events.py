@@ -40,3 +40,9 @@ def test_an_event_without_end_is_refused(piece: bytes) -> None:
         assert reader.feed(piece) == []
     with pytest.raises(ValueError, match="bytes"):
         reader.feed(piece * 100)
+
+
+def test_a_line_end_that_ends_a_piece_counts_once_the_next_one_begins() -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: a\r\r") == []
+    assert reader.feed(b"d") == [b"a"]

@@ -15,10 +15,11 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes; comments and other fields are passed over."""
+        held = self._rest.endswith(b"\r")
         self._rest += chunk
         if len(self._rest) + self._size > MAX_EVENT:
             raise ValueError(f"an event of more than {MAX_EVENT} bytes")
-        if b"\n" not in chunk and b"\r" not in chunk:
+        if not held and b"\n" not in chunk and b"\r" not in chunk:
             return []
         # A carriage return at the end may be the first half of a line's end.
         whole = self._rest[:-1] if self._rest.endswith(b"\r") else self._rest
