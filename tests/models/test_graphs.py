@@ -48,6 +48,18 @@ def wrong(run: Run) -> Run:
     return lambda: run() + 1.0
 
 
+def spoiling(run: Run) -> Run:
+    """Leaves other keys and values behind, too."""
+    write = torch.Tensor.index_copy_
+
+    def again() -> torch.Tensor:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "index_copy_", lambda x, dim, at, new: write(x, dim, at, 2 * new))
+            return run()
+
+    return again
+
+
 def through_transformers(monkeypatch: pytest.MonkeyPatch, record: object) -> None:
     """As on a GPU: through transformers' layers, steps recorded so."""
     monkeypatch.setattr(runner, "recorder", lambda device: record)
@@ -69,15 +81,18 @@ def test_recorded_steps_change_no_logit(name: str, monkeypatch: pytest.MonkeyPat
     assert record.replayed > 2 * 24
 
 
-@pytest.mark.parametrize("record", [refusing, wrong])
+@pytest.mark.parametrize("record", [refusing, wrong, spoiling])
 def test_a_step_that_cannot_be_recorded_rightly_is_computed_as_ever(
     record: object, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = model_of(CONFIGS["qwen3"])
     running = running_with(monkeypatch, record, model)
     with caplog.at_level(logging.WARNING, "dialoop.engine"):
-        for row, logprobs in finish(running, rows_of(prompts(4))).items():
-            check(model, row, logprobs)
+        told = finish(running, rows_of(prompts(4)))
+        again = finish(running, rows_of([[*row.prompt, *row.tokens] for row in told]))
+    for row, logprobs in [*told.items(), *again.items()]:
+        check(model, row, logprobs)
+    assert all(row.cached for row in again), "the blocks of the first were not read again"
     (said,) = [each.message for each in caplog.records]
     assert said.startswith("steps are computed without CUDA graphs: ")
 
