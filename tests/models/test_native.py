@@ -236,3 +236,20 @@ def test_without_a_compiler_that_works_the_log_says_so(
         assert build.library() is None
     assert told in caplog.text
     assert not list(anew.glob("*.so"))
+
+
+def test_threads_of_torch_wait_briefly_where_the_kernels_have_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    processor = {
+        "intel": "GenuineIntel avx2 avx512_bf16",
+        "amd": "AuthenticAMD avx512_bf16",
+        "amx": "amx_bf16",
+    }
+    waits = {}
+    for name, told in processor.items():
+        monkeypatch.setattr(Path, "read_text", lambda _, told=told: f"flags: {told}\n\nflags: another")
+        waits[name] = build.with_brief_waits({"A": "1"}).get("GOMP_SPINCOUNT")
+    assert waits == {"intel": "1000", "amd": None, "amx": None}
+    monkeypatch.setattr(Path, "read_text", lambda _: "flags: avx2")
+    assert build.with_brief_waits({"GOMP_SPINCOUNT": "7"}) == {"GOMP_SPINCOUNT": "7"}

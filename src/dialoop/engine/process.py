@@ -38,6 +38,7 @@ from dialoop.engine.wire import (
 from dialoop.errors import EngineDownError, ModelError
 from dialoop.models.allocator import in_huge_pages
 from dialoop.models.head_config import labels_of
+from dialoop.models.native.build import with_brief_waits
 from dialoop.types import Condition, ModelRef, Precision
 
 log = logging.getLogger("dialoop.engine")
@@ -288,7 +289,7 @@ class Child:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dialoop.engine.child", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                env=in_huge_pages({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}),
+                env=with_brief_waits(in_huge_pages({**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})),
                 pass_fds=[theirs.fileno()],
             )
         self._outbox: SimpleQueue[Any] = SimpleQueue()

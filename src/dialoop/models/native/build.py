@@ -9,16 +9,15 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-
-import torch
 
 log = logging.getLogger("dialoop.engine")
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
 """And the headers beside it."""
-FLAGS = ("-std=c++17", "-O3", "-fopenmp", "-shared", "-fPIC", "-w")
+FLAGS = ("-std=c++17", "-O3", "-pthread", "-shared", "-fPIC", "-w")
 NATIVE = ("-march=native",)
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120
@@ -27,7 +26,7 @@ SECONDS = 120
 @cache
 def library() -> ctypes.CDLL | None:
     """The kernels; None, and the log says why, where this machine cannot make them."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    compiler = _compiler()
     if compiler is None:
         log.warning("no C++ compiler: answers come more slowly than they could, install g++ or clang++")
         return None
@@ -40,11 +39,32 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def _compiler() -> str | None:
+    return os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+
+
+def with_brief_waits(environment: Mapping[str, str]) -> dict[str, str]:
+    """`environment` for a process that answers through the kernels, on Linux; needs no torch.
+
+    GNU's OpenMP, which torch brings, lets a thread wait awake for some ten milliseconds for more work. The
+    kernels have threads of their own, and beside another process's work a step took up to twenty times as
+    long for want of processors. What is set already stays, and where bf16 products are torch's, all does.
+    """
+    try:
+        processor = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:
+        return dict(environment)
+    by_torch = "amx_bf16" in processor or ("avx512_bf16" in processor and "GenuineIntel" not in processor)
+    return dict(environment) if by_torch or not _compiler() else {"GOMP_SPINCOUNT": "1000", **environment}
+
+
 def compiled(compiler: str, folder: Path, target: tuple[str, ...] = NATIVE) -> Path:
     """The library in `folder`, made now where it is not there. Raises OSError or SubprocessError.
 
     target: the compiler's options that name a processor.
     """
+    import torch
+
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True
     )
