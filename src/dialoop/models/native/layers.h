@@ -47,15 +47,15 @@ void turn(float* x, const float* turns, long turning) {
     }
 }
 
-// gate = activation(gate) * up, each `inner` numbers.
-void gate(float* x, const float* up, long inner, bool tanh) {
+// y = activation(x) * up, each `inner` numbers.
+void gate(const float* x, const float* up, long inner, bool tanh, float* y) {
     const auto act = [tanh](Vector v) {
         const Vector slope = tanh ? v * (v * v * 0.0713548162726f + 1.59576912161f) : v;
         return v / (exponential(-slope) + 1.0f);
     };
     long i = 0;
-    for (; i + LANES <= inner; i += LANES) store(x + i, act(load(x + i)) * load(up + i));
-    for (; i < inner; i++) x[i] = act(Vector{} + x[i])[0] * up[i];
+    for (; i + LANES <= inner; i += LANES) store(y + i, act(load(x + i)) * load(up + i));
+    for (; i < inner; i++) y[i] = act(Vector{} + x[i])[0] * up[i];
 }
 
 // A layer before its attention. x: (rows, width); turns: (rows, turning); y: (rows, heads + 2 * key_heads, size).
@@ -84,9 +84,8 @@ void close(const Layer* layer, const Shape& s, float* x, const float* seen, long
     });
     multiply(*layer->gate_up, y, rows, both, threads);
     each_row(rows, threads, [=](long r) {
-        float* first = both + r * 2 * s.inner;
-        gate(first, first + s.inner, s.inner, s.tanh);
-        std::memcpy(y + r * s.inner, first, s.inner * sizeof(float));
+        const float* first = both + r * 2 * s.inner;
+        gate(first, first + s.inner, s.inner, s.tanh, y + r * s.inner);
     });
     multiply(*layer->down, y, rows, both, threads);
     each_row(rows, threads, [=](long r) { add(layer->after_mlp, both + r * s.width, s.width, x + r * s.width); });

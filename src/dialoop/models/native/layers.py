@@ -1,4 +1,4 @@
-"""A decoder's layers by the kernels: two calls a layer, and one for its attention."""
+"""A decoder's layers by the kernels: one call for tokens that have lanes, else two a layer."""
 
 from __future__ import annotations
 
