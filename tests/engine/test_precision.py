@@ -16,7 +16,7 @@ from dialoop.chat.render import Rendered, render
 from dialoop.engine.loaded import open_models
 from dialoop.engine.row import Row
 from dialoop.engine.running import Running
-from dialoop.models.load import answering_dtype
+from dialoop.models.load import default_dtype
 from dialoop.types import Conversation, Message, ModelRef, Precision
 from tests.engine.test_running import CONFIGS, CONTEXT, check, finish, model_of, prompts, rows_of
 
@@ -27,7 +27,7 @@ def running_of(model: Any, precision: Precision) -> Running:
     return Running(model, max_rows=3, step_tokens=11, context=CONTEXT, cache_tokens=600, precision=precision)
 
 
-NATIVE = answering_dtype() == torch.bfloat16
+NATIVE = default_dtype("cpu") == torch.bfloat16
 """Activations between 16-bit layers are bf16, not float32."""
 GEMMAS = frozenset({"gemma", "gemma2 with soft caps and windows"})
 """transformers rounds their embeddings' scale with the weights."""

@@ -46,7 +46,7 @@ SHAPE: dict[str, Any] = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 16,
+    "head_dim": 32,
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
     "bos_token_id": None,
@@ -58,12 +58,14 @@ LENGTHS = (4, 9, 9, 150)
 IDS = torch.arange(sum(LENGTHS)) * 37 % 101
 
 
-def attached(method: MethodSettings, family: str = "llama", **changes: Any) -> Attached:
+def attached(
+    method: MethodSettings, family: str = "llama", dtype: torch.dtype = torch.float64, **changes: Any
+) -> Attached:
     """A model with the method in place, none of its weights zero."""
     config, architecture = FAMILIES[family]
     given = {"sliding_window": None} if family == "mistral" else {}
     torch.manual_seed(0)
-    model = architecture(config(**{**SHAPE, **given, **changes})).double().eval()
+    model = architecture(config(**{**SHAPE, **given, **changes})).to(dtype).eval()
     made = method_of(method).attach(model, ModelRef("tiny", Path("tiny")), seed=0)
     for name, weight in made.weights.items():
         if weight.ndim == 1 or "lora_B" in name:
@@ -90,8 +92,11 @@ def check(made: Attached) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", [FullMethod(), LoraMethod(rank=4)], ids=["full", "lora"])
-def test_values_and_gradients_are_those_of_transformers(family: str, method: MethodSettings) -> None:
-    check(attached(method, family))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["by torch", "by kernels"])
+def test_values_and_gradients_are_those_of_transformers(
+    family: str, method: MethodSettings, dtype: torch.dtype
+) -> None:
+    check(attached(method, family, dtype))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from torch import nn
 
 from dialoop.models import linear
 from dialoop.models.linear import PackedLinear, fuse, pack
-from dialoop.models.load import answering_dtype
+from dialoop.models.load import default_dtype
 from dialoop.types import Precision
 
-ROUNDING = 2**-8 if answering_dtype() == torch.bfloat16 else 1e-6
+ROUNDING = 2**-8 if default_dtype("cpu") == torch.bfloat16 else 1e-6
 """Of a number between 16-bit layers: they speak bf16 where the processor multiplies it."""
 TOLERANCES: dict[Precision, float] = {"float32": 1e-6, "half": ROUNDING, "int8": 0.03}
 

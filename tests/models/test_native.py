@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +32,15 @@ from dialoop.models.cache import Cache, Lane, Span
 from dialoop.models.lean import LeanDecoder
 from dialoop.models.native import build, layers
 from dialoop.models.native.kernels import LARGEST_HALF, Kernels, Layer, Stack, Weights
-from dialoop.models.processor import has
 from dialoop.models.steps import SpanStep
-
-COMPILER = next(filter(shutil.which, build.COMPILERS), "")
-TARGETS = [build.NATIVE]
-if platform.machine() == "x86_64" and has("avx2"):
-    TARGETS.append(("-march=x86-64-v3",))
-    if "avx_vnni" in Path("/proc/cpuinfo").read_text():
-        TARGETS.append(("-march=x86-64-v3", "-mavxvnni"))
+from tests.compilers import COMPILER, TARGETS
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 
 
 @pytest.fixture(scope="module", params=TARGETS, ids=" ".join)
 def own(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    file = build.compiled(COMPILER, tmp_path_factory.mktemp("kernels"), request.param)
+    file = build.compiled(COMPILER, tmp_path_factory.mktemp("kernels"), target=request.param)
     return Kernels(ctypes.CDLL(str(file)))
 
 
@@ -176,7 +167,7 @@ def answers(lean: LeanDecoder, half: bool = False) -> Tensor:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_give_the_logits_of_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "answering_dtype", lambda: torch.float32)  # as where bf16 is slow
+    monkeypatch.setattr(linear, "default_dtype", lambda device: torch.float32)  # as where bf16 is slow
     torch.manual_seed(0)
     model = MODELS[name]().eval()
     own = LeanDecoder(model, "half", Adapters(model))
@@ -218,23 +209,29 @@ def anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_the_kernels_are_compiled_once(anew: Path) -> None:
-    assert build.library() is not None
+    assert build.library(build.ANSWERING) is not None
     (file,) = anew.glob("*.so")
     made = file.stat().st_mtime_ns
     build.library.cache_clear()
-    assert build.library() is not None
+    assert build.library(build.ANSWERING) is not None
     assert [each.stat().st_mtime_ns for each in anew.iterdir()] == [made]
 
 
 @pytest.mark.parametrize(
     ("compiler", "told"), [("false", "false cannot make the kernels"), ("no-such", "no-such")]
 )
+@pytest.mark.parametrize("source", [build.ANSWERING, build.TRAINING], ids=["answering", "training"])
 def test_without_a_compiler_that_works_the_log_says_so(
-    anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, compiler: str, told: str
+    anew: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    source: Path,
+    compiler: str,
+    told: str,
 ) -> None:
     monkeypatch.setenv("CXX", compiler)
     with caplog.at_level(logging.WARNING, logger="dialoop.engine"):
-        assert build.library() is None
+        assert build.library(source) is None
     assert told in caplog.text
     assert not list(anew.glob("*.so"))
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from dialoop.errors import ModelError
 from dialoop.models.bank import MOST_PLACES, Bank, Factors, Part, add_product
 from dialoop.models.linear import PackedLinear
-from dialoop.models.load import answering_dtype, check_adapter_config
+from dialoop.models.load import check_adapter_config, default_dtype
 from dialoop.models.weights import check_adapter
 
 _NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<factor>[AB])\.weight")
@@ -91,7 +91,7 @@ class Adapters:
         weight = next(model.parameters())
         # As the layers beside which they stand: on a CPU 16 bits are multiplied as bf16 or not at all.
         on_cpu = weight.device.type == "cpu"
-        wide = weight.dtype == torch.float32 or answering_dtype() == torch.float32
+        wide = weight.dtype == torch.float32 or default_dtype("cpu") == torch.float32
         dtype = weight.dtype if not on_cpu else torch.float32 if wide else torch.bfloat16
         self._like = torch.empty(0, dtype=dtype, device=weight.device)
         self._adapters: dict[str, Mapping[str, Factors]] = {}

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from dialoop.models.native.training import Training, training
 
 QUERY_BLOCK = 128
 CALLS = 2**15
@@ -79,9 +81,16 @@ class _Run:
         return x.view(shape).transpose(1, 2)
 
 
+class Kept(Protocol):
+    """What `attend` keeps for its gradient."""
+
+    def backward(self, grad: Tensor, into: tuple[Tensor, Tensor, Tensor]) -> None:
+        """Write the gradients of q, k and v `into` these. grad: of what is seen, as (T, H · D)."""
+
+
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What `attend` keeps of a run for its gradient: queries, keys, values by head, and weights by block."""
+class _KeptRun:
+    """Of a run: queries, keys, values by head, and weights by block."""
 
     run: _Run
     q: Tensor
@@ -90,10 +99,48 @@ class Kept:
     weights: tuple[Tensor, ...]
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float
-) -> tuple[Tensor, tuple[Kept, ...]]:
+@dataclass(frozen=True, slots=True)
+class _KeptRuns:
+    runs: tuple[_KeptRun, ...]
+    heads: int
+    scale: float
+
+    def backward(self, grad: Tensor, into: tuple[Tensor, Tensor, Tensor]) -> None:
+        grad = grad.view(len(grad), -1, into[0].shape[-1])
+        for each in self.runs:
+            run, gh = each.run, each.run.by_head(grad, self.heads)
+            dqh, dkh, dvh = (torch.empty_like(x) for x in (gh, each.k, each.v))
+            # The last block sees every key, so it gives the sums their first values.
+            for (start, stop), weights in zip(reversed(run.blocks), reversed(each.weights), strict=True):
+                rows, put = run.rows(start, stop), _put if stop == run.length else _add
+                part = gh[:, rows]
+                put(dvh[:, :stop], weights.transpose(1, 2), part)
+                dweights = torch.bmm(part, each.v[:, :stop].transpose(1, 2))
+                dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
+                torch.bmm(dscores, each.k[:, :stop], out=dqh[:, rows])
+                put(dkh[:, :stop], dscores.transpose(1, 2), each.q[:, rows])
+            for x, place in zip((dqh.mul_(self.scale), dkh.mul_(self.scale), dvh), into, strict=True):
+                run.put_back(x, place, self.heads)
+
+
+@dataclass(frozen=True, slots=True)
+class _KeptSums:
+    """Weights are made again from what kernels of our own keep: the logs of the sums of each row."""
+
+    own: Training
+    seen: tuple[Tensor, ...]
+    lengths: Sequence[int]
+    scale: float
+
+    def backward(self, grad: Tensor, into: tuple[Tensor, Tensor, Tensor]) -> None:
+        self.own.attend_back(grad.view(self.seen[0].shape), self.seen, self.lengths, self.scale, into)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> tuple[Tensor, Kept]:
     """`packed_attention` and what its gradient needs; nothing of it is known to autograd."""
+    if (own := training(q, k, v)) is not None:
+        out, logs = own.attend(q, k, v, lengths, scale)
+        return out, _KeptSums(own, (q, k, v, out, logs), lengths, scale)
     heads = k.shape[1]
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     kept, nothing = [], q.new_zeros(())
@@ -108,30 +155,8 @@ def attend(
             weights.append(torch.softmax(scores, -1))
             torch.bmm(weights[-1], vh[:, :stop], out=found[:, rows])
         run.put_back(found, out, heads)
-        kept.append(Kept(run, qh, kh, vh, tuple(weights)))
-    return out, tuple(kept)
-
-
-def attend_backward(
-    grad: Tensor, kept: Sequence[Kept], scale: float, into: tuple[Tensor, Tensor, Tensor]
-) -> None:
-    """Write the gradients of q, k and v `into` these. grad: of what `attend` gave, as (T, H · D)."""
-    heads, size = len(kept[0].k) // kept[0].run.count, kept[0].k.shape[-1]
-    grad = grad.view(len(grad), -1, size)
-    for each in kept:
-        run, gh = each.run, each.run.by_head(grad, heads)
-        dqh, dkh, dvh = (torch.empty_like(x) for x in (gh, each.k, each.v))
-        # The last block sees every key, so it gives the sums their first values.
-        for (start, stop), weights in zip(reversed(run.blocks), reversed(each.weights), strict=True):
-            rows, put = run.rows(start, stop), _put if stop == run.length else _add
-            part = gh[:, rows]
-            put(dvh[:, :stop], weights.transpose(1, 2), part)
-            dweights = torch.bmm(part, each.v[:, :stop].transpose(1, 2))
-            dscores = torch._softmax_backward_data(dweights, weights, -1, weights.dtype)
-            torch.bmm(dscores, each.k[:, :stop], out=dqh[:, rows])
-            put(dkh[:, :stop], dscores.transpose(1, 2), each.q[:, rows])
-        for x, place in zip((dqh.mul_(scale), dkh.mul_(scale), dvh), into, strict=True):
-            run.put_back(x, place, heads)
+        kept.append(_KeptRun(run, qh, kh, vh, tuple(weights)))
+    return out, _KeptRuns(tuple(kept), heads, scale)
 
 
 def _put(into: Tensor, a: Tensor, b: Tensor) -> None:
@@ -184,16 +209,16 @@ class _BlockAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
         out, kept = attend(q, k, v, lengths, scale)
         if any(ctx.needs_input_grad):
-            ctx.kept, ctx.scale = kept, scale
+            ctx.kept, ctx.shapes = kept, [x.shape for x in (q, k, v)]
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        kept, ctx.kept = ctx.kept, None
-        heads, keys = grad.shape[1], len(kept[0].k) // kept[0].run.count
-        dq, dk, dv = (grad.new_empty(len(grad), n, grad.shape[2]) for n in (heads, keys, keys))
-        attend_backward(grad.reshape(len(grad), -1), kept, ctx.scale, (dq, dk, dv))
+        kept: Kept = ctx.kept
+        ctx.kept = None
+        dq, dk, dv = (grad.new_empty(shape) for shape in ctx.shapes)
+        kept.backward(grad.reshape(len(grad), -1), (dq, dk, dv))
         return dq, dk, dv, None, None
 
 

@@ -15,52 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 
-from dialoop.models.attention import attend, attend_backward
+from dialoop.models.attention import attend
+from dialoop.models.between import Norm, Turns, gated, gated_backward
 from dialoop.models.products import Group, stack
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-
-
-def scale_rows(x: Tensor, variance: Tensor, eps: float) -> Tensor:
-    """x / sqrt(variance + eps), row by row. x: (N, D); variance: (N,) fp32.
-
-    torch's batch norm with rows for channels: fp32 factors on bf16 rows without a wide copy.
-    """
-    mean = torch.zeros_like(variance)
-    return torch.batch_norm(x[None], None, None, mean, variance, False, 0.0, eps, False)[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """Root mean square norm over the last dimension (Zhang and Sennrich 2019, arXiv:1910.07467)."""
-
-    weight: Tensor
-    eps: float
-
-    @property
-    def trained(self) -> list[Tensor]:
-        return [self.weight] if self.weight.requires_grad else []
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x: (N, D). Its norm, and the mean squares, (N,)."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        squares = torch.linalg.vector_norm(x, dim=-1, dtype=wide).square_().div_(x.shape[-1])
-        return scale_rows(x, squares, self.eps).mul_(self.weight), squares
-
-    def backward(
-        self, grad: Tensor, x: Tensor, normed: Tensor, squares: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The gradient of x, and those of `trained`. normed, squares: what `forward` gave."""
-        along = (grad * normed).sum(-1, dtype=squares.dtype).div_(x.shape[-1])
-        found = []
-        if self.weight.requires_grad:
-            plain = scale_rows(x, squares, self.eps)
-            found = [plain.mul_(grad).sum(0, dtype=squares.dtype).to(self.weight.dtype)]
-        dx = scale_rows(grad * self.weight, squares, self.eps)
-        factor = along.div_(squares + self.eps).to(x.dtype)
-        return dx.addcmul_(x, factor[:, None], value=-1), found
 
 
 class _FeedForward(torch.autograd.Function):
@@ -70,30 +30,25 @@ class _FeedForward(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: Layer, *trained: Tensor) -> Tensor:
         normed, squares = layer.norm_mlp.forward(x)
         both, low = layer.gate_up.forward(normed)
-        gate, up = both.chunk(2, 1)
-        act = functional.silu(gate)
-        out, low_down = layer.down.forward(act * up, x)
+        inner = gated(both)
+        out, low_down = layer.down.forward(inner, x)
         if any(ctx.needs_input_grad):
             ctx.layer = layer
-            ctx.save_for_backward(x, normed, squares, both, act, low, low_down)
+            ctx.save_for_backward(x, normed, squares, both, inner, low, low_down)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: Layer = ctx.layer
-        x, normed, squares, both, act, low, low_down = ctx.saved_tensors
+        x, normed, squares, both, inner, low, low_down = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        gate, up = both.chunk(2, 1)
-        dinner, of_down = layer.down.backward(grad, act * up, low_down, wanted=True)
+        dinner, of_down = layer.down.backward(grad, inner, low_down, wanted=True)
         assert dinner is not None
-        dboth = torch.empty_like(both)
-        dgate, dup = dboth.chunk(2, 1)
-        torch.mul(dinner, act, out=dup)
-        torch.ops.aten.silu_backward.grad_input(dinner.mul_(up), gate, grad_input=dgate)
         below = wanted or bool(layer.norm_mlp.trained)
+        dboth = gated_backward(dinner, both)
         dnormed, of_in = layer.gate_up.backward(dboth, normed, low, wanted=below)
-        dx, of_norm = _through(layer.norm_mlp, dnormed, x, normed, squares, grad)
+        dx, of_norm = _through(layer.norm_mlp, dnormed, x, squares, grad)
         return dx if wanted else None, None, *of_norm, *of_in, *of_down
 
 
@@ -106,7 +61,8 @@ class _Attention(torch.autograd.Function):
         qkv, low = layer.qkv.forward(normed)
         q, k, v = layer.heads(qkv)
         (q, *of_q), (k, *of_k) = _head_norm(layer.norm_q, q), _head_norm(layer.norm_k, k)
-        q, k = given.turned(q), given.turned(k)
+        for heads in (q, k):
+            given.turns.turn(heads)
         seen, kept = attend(q, k, v, given.lengths, layer.scale)
         seen = seen.view(len(x), -1)
         out, low_out = layer.out.forward(seen, x)
@@ -126,25 +82,22 @@ class _Attention(torch.autograd.Function):
         kept, ctx.kept = ctx.kept, None
         dqkv = dseen.new_empty(len(x), layer.qkv.columns[-1].stop)
         dq, dk, dv = layer.heads(dqkv)
-        attend_backward(dseen, kept, layer.scale, (dq, dk, dv))
+        kept.backward(dseen, (dq, dk, dv))
         found = []
-        for norm, dhead, of_head in ((layer.norm_q, dq, of_heads[:3]), (layer.norm_k, dk, of_heads[3:])):
-            ctx.given.turn_back(dhead)
+        for norm, dhead, of_head in ((layer.norm_q, dq, of_heads[:2]), (layer.norm_k, dk, of_heads[2:])):
+            ctx.given.turns.turn_back(dhead)
             found += _head_norm_backward(norm, dhead, of_head)
         below = wanted or bool(layer.norm_attention.trained)
         dnormed, of_in = layer.qkv.backward(dqkv, normed, low, wanted=below)
-        dx, of_norm = _through(layer.norm_attention, dnormed, x, normed, squares, grad)
+        dx, of_norm = _through(layer.norm_attention, dnormed, x, squares, grad)
         return dx if wanted else None, None, None, *of_norm, *of_in, *found, *of_out
 
 
 def _through(
-    norm: Norm, dnormed: Tensor | None, x: Tensor, normed: Tensor, squares: Tensor, grad: Tensor
+    norm: Norm, dnormed: Tensor | None, x: Tensor, squares: Tensor, grad: Tensor
 ) -> tuple[Tensor | None, list[Tensor]]:
     """The gradient of a half's input: through its norm, and past it."""
-    if dnormed is None:
-        return None, []
-    dx, found = norm.backward(dnormed, x, normed, squares)
-    return dx.add_(grad), found
+    return (None, []) if dnormed is None else norm.backward(dnormed, x, squares, grad)
 
 
 def _head_norm(norm: Norm | None, x: Tensor) -> tuple[Tensor, ...]:
@@ -153,7 +106,7 @@ def _head_norm(norm: Norm | None, x: Tensor) -> tuple[Tensor, ...]:
         return (x,)
     rows = x.reshape(-1, x.shape[-1])
     normed, squares = norm.forward(rows)
-    return normed.view(x.shape), rows, normed, squares
+    return normed.view(x.shape), rows, squares
 
 
 def _head_norm_backward(norm: Norm | None, grad: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
@@ -167,25 +120,10 @@ def _head_norm_backward(norm: Norm | None, grad: Tensor, kept: Sequence[Tensor])
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What a packed row gives to every layer. cos, sin: (T, 1, D), the two halves of sin of opposite sign."""
+    """What a packed row gives to every layer."""
 
     lengths: tuple[int, ...]
-    cos: Tensor
-    sin: Tensor
-
-    def turned(self, x: Tensor) -> Tensor:
-        """Rotary positions (Su et al. 2021, arXiv:2104.09864), half-split layout. x: (T, H, D)."""
-        return (x * self.cos).addcmul_(_swapped(x), self.sin)
-
-    def turn_back(self, grad: Tensor) -> None:
-        """The gradient of what was `turned` becomes that of what it was before."""
-        swapped = _swapped(grad)
-        grad.mul_(self.cos).addcmul_(swapped, self.sin, value=-1)
-
-
-def _swapped(x: Tensor) -> Tensor:
-    first, second = x.chunk(2, -1)
-    return torch.cat((second, first), -1)
+    turns: Turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +215,8 @@ def states(model: nn.Module, embedded: Tensor, lengths: Sequence[int], stack: Se
     """Last hidden states, normed, (T, D). embedded: (T, D); stack: the model's `layers`."""
     decoder: Any = model.get_decoder()  # type: ignore[operator]
     positions = torch.cat([torch.arange(n) for n in lengths])[None]
-    cos, sin = (each[0, :, None] for each in decoder.rotary_emb(embedded, positions))
-    half = sin.shape[-1] // 2
-    given = Packed(tuple(lengths), cos, torch.cat((-sin[..., :half], sin[..., half:]), -1))
+    cos, sin = (each[0] for each in decoder.rotary_emb(embedded, positions))
+    given = Packed(tuple(lengths), Turns.of(cos, sin))
     for layer in stack:
         embedded = layer.run(embedded, given)
     normed: Tensor = decoder.norm(embedded)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dialoop.models.layers import take_place
-from dialoop.models.load import answering_dtype
+from dialoop.models.load import default_dtype
 from dialoop.models.native.kernels import LARGEST_HALF, Weights, kernels
 from dialoop.models.processor import has
 from dialoop.types import Precision
@@ -55,7 +55,7 @@ def pack(weight: Tensor, bias: Tensor | None, precision: Packing | None) -> Line
         if _has_fbgemm():
             return _FbgemmInt8(weight, bias, 127 if has("avx512_vnni") else 63)
     if precision != "float32":
-        if answering_dtype() == torch.bfloat16:
+        if default_dtype("cpu") == torch.bfloat16:
             return _Bfloat16(weight, bias)
         if float(weight.detach().abs().max()) <= LARGEST_HALF:
             if (own := kernels()) is not None:

@@ -16,7 +16,7 @@ from dialoop.models.adapter_files import BITFIT, BOTTLENECK, OWN_TYPES
 from dialoop.models.bitfit import load_bitfit
 from dialoop.models.bottleneck import load_bottleneck
 from dialoop.models.pretrained import first_line, from_pretrained, refuse_missing
-from dialoop.models.processor import has, slow_bf16
+from dialoop.models.processor import multiplies_bf16
 from dialoop.models.soft_prompt import SOFT_TYPES, load_soft_prompt
 from dialoop.models.weights import check_adapter, check_file, check_weights, read_json
 from dialoop.models.wrapped import quiet
@@ -45,18 +45,9 @@ def _present(named: str) -> bool:
 
 
 def default_dtype(device: str | None = None) -> torch.dtype:
-    """bf16 on GPUs and on CPUs with AVX512-BF16 or AMX, else fp32: emulated bf16 is the slower one."""
-    if (device or default_device()) != "cpu":
-        return torch.bfloat16
-    return torch.bfloat16 if has("avx512_bf16") or has("amx_bf16") else torch.float32
-
-
-def answering_dtype() -> torch.dtype:
-    """Of products and of what lies between them in answering on a CPU with 16-bit weights.
-
-    fp32 where bf16 is emulated or slow.
-    """
-    return torch.float32 if slow_bf16() else default_dtype("cpu")
+    """bf16 on GPUs and on CPUs that multiply it faster than float32, else that."""
+    on_cpu = (device or default_device()) == "cpu"
+    return torch.float32 if on_cpu and not multiplies_bf16() else torch.bfloat16
 
 
 def stored_dtype(folder: Path) -> torch.dtype | None:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dialoop.models.processor import multiply, narrow
 from dialoop.models.quantised import QuantisedLinear
 
 
@@ -61,13 +60,13 @@ class Product:
     def dense(self, x: Tensor) -> Tensor:
         """x Wᵀ. x: (T, in)."""
         if isinstance(self.linear, nn.Linear):
-            return multiply(x, self.linear.weight.t())
+            return x @ self.linear.weight.t()
         return self.linear.matrix.forward_product(x)
 
     def dense_backward(self, grad: Tensor) -> Tensor:
         """grad W. grad: (T, out)."""
         if isinstance(self.linear, nn.Linear):
-            return multiply(grad, self.linear.weight)
+            return grad @ self.linear.weight
         return self.linear.matrix.backward_product(grad)
 
 
@@ -121,10 +120,7 @@ class Group:
     def _dense(self, x: Tensor, onto: Tensor | None) -> Tensor:
         if self.weight is not None:
             turned = self.weight.t()
-            if onto is not None and not narrow(x):
-                return torch.addmm(onto, x, turned)
-            y = multiply(x, turned)
-            return y if onto is None else y.add_(onto)
+            return x @ turned if onto is None else torch.addmm(onto, x, turned)
         parts = [product.dense(x) for product in self.products]
         y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return y if onto is None else y.add_(onto)
@@ -137,7 +133,7 @@ class Group:
         found = list(self._gradients(grad, x, low, up))
         if not wanted:
             return None, found
-        dx = multiply(grad, self.weight) if self.weight is not None else self._dense_backward(grad)
+        dx = grad @ self.weight if self.weight is not None else self._dense_backward(grad)
         return (dx if up is None or self.low_rank is None else dx.addmm_(up, self.low_rank.a)), found
 
     def _dense_backward(self, grad: Tensor) -> Tensor:
@@ -150,7 +146,7 @@ class Group:
 
     def _gradients(self, grad: Tensor, x: Tensor, low: Tensor | None, up: Tensor | None) -> Iterator[Tensor]:
         """low: x Aᵀ; up: grad B · scale."""
-        dweight = multiply(grad.t(), x) if any(_trained(each.weight) for each in self.products) else None
+        dweight = grad.t() @ x if any(_trained(each.weight) for each in self.products) else None
         da = None if up is None else up.t() @ x
         db = None if low is None else low.t() @ grad
         ranks = _places([0 if product.a is None else len(product.a) for product in self.products])

@@ -18,7 +18,6 @@ from transformers.pytorch_utils import Conv1D
 
 from dialoop.config import BasePrecision
 from dialoop.models.layers import take_place
-from dialoop.models.processor import multiply
 
 BLOCK = 64
 """Weights that share a scale in nf4."""
@@ -48,11 +47,11 @@ class Matrix(nn.Module):
 
     def forward_product(self, x: Tensor) -> Tensor:
         """x: (..., columns) -> (..., rows)."""
-        return multiply(x, self.dense(x.dtype).t())
+        return x @ self.dense(x.dtype).t()
 
     def backward_product(self, grad: Tensor) -> Tensor:
         """grad: (..., rows) -> (..., columns)."""
-        return multiply(grad, self.dense(grad.dtype))
+        return grad @ self.dense(grad.dtype)
 
 
 class Int8Matrix(Matrix):
@@ -72,10 +71,10 @@ class Int8Matrix(Matrix):
         return self.codes[index].to(dtype) * self.scales[index].to(dtype)[..., None]
 
     def forward_product(self, x: Tensor) -> Tensor:
-        return multiply(x, self.codes.to(x.dtype).t()) * self.scales.to(x.dtype)
+        return x @ self.codes.to(x.dtype).t() * self.scales.to(x.dtype)
 
     def backward_product(self, grad: Tensor) -> Tensor:
-        return multiply(grad * self.scales.to(grad.dtype), self.codes.to(grad.dtype))
+        return grad * self.scales.to(grad.dtype) @ self.codes.to(grad.dtype)
 
 
 class Nf4Matrix(Matrix):

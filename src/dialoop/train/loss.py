@@ -11,11 +11,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from dialoop.models.processor import multiply
-
 ROWS = 512
 """Positions whose logits are held at a time."""
-LEAST_ROWS, LOGITS = 64, 3 * 2**22
+LEAST_ROWS, LOGITS = 64, 3 * 2**23
 """Fewer where the vocabulary is large: a piece has so many logits at most, and so many positions at least."""
 CUDA_ROWS = 8192
 """As many there: what a piece costs is its calls."""
@@ -39,9 +37,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total, right = total + loss, right + hits
             worth = weights[rows, None].to(hidden.dtype)
             if dhidden is not None:
-                dhidden[rows] = multiply(dlogits, head).mul_(worth)
+                dhidden[rows] = (dlogits @ head).mul_(worth)
             if dhead is not None:
-                dhead += multiply(dlogits.t(), hidden[rows] * worth)
+                dhead += dlogits.t() @ (hidden[rows] * worth)
         ctx.save_for_backward(dhidden, None if dhead is None else dhead.to(head.dtype))
         ctx.mark_non_differentiable(right)
         return total, right
@@ -59,24 +57,24 @@ def _piece(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted loss, tokens that were the likeliest, the gradient by the logits, weights not counted.
 
-    Probabilities are as wide as hidden. What the other tokens have is summed, so that the gradient of a token
-    that is almost certain is not what rounding leaves of 1 - 1. Neither scatter nor a sum in another type:
-    on a CPU both copy all bf16 logits.
+    Probabilities are as wide as hidden, and take the place of the logits. What the other tokens have is
+    summed, so that the gradient of a token that is almost certain is not what rounding leaves of 1 - 1.
+    Neither scatter nor a sum in another type: on a CPU both copy all bf16 logits.
     """
-    logits = multiply(hidden, head.t())
+    logits = hidden @ head.t()
     own = torch.arange(len(targets), device=targets.device), targets
     wide = torch.promote_types(logits.dtype, torch.float32)
     right = (logits[own] >= logits.amax(-1)).sum()
-    dlogits = torch.softmax(logits, -1)
+    spread = logits.mean(-1, dtype=wide) - logits[own] if smoothing else None
+    dlogits = torch.softmax(logits, -1, out=logits)
     picked = dlogits[own].to(wide)
     dlogits[own] = 0
     others = dlogits.sum(-1).to(wide)  # added up in float32, and told in bf16 as the logits are
     logs = torch.where(others < 0.5, (-others).log1p(), picked.clamp_min(1e-30).log())
-    dlogits[own] = (smoothing - others).to(logits.dtype)
-    if smoothing:
-        spread = logits.mean(-1, dtype=wide) - logits[own] + logs
-        logs = (1 - smoothing) * logs + smoothing * spread
-        dlogits -= smoothing / logits.shape[1]
+    dlogits[own] = (smoothing - others).to(dlogits.dtype)
+    if spread is not None:
+        logs = (1 - smoothing) * logs + smoothing * (spread + logs)
+        dlogits -= smoothing / dlogits.shape[1]
     return -(logs * weights).sum(), right, dlogits
 
 

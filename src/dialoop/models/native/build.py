@@ -15,27 +15,29 @@ from pathlib import Path
 
 log = logging.getLogger("dialoop.engine")
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
-"""And the headers beside it."""
+ANSWERING, TRAINING = (Path(__file__).with_name(f"{name}.cpp") for name in ("kernels", "training"))
+"""And the headers beside them."""
 FLAGS = ("-std=c++17", "-O3", "-pthread", "-shared", "-fPIC", "-w")
+BESIDE_TORCH = ("-fopenmp",)
+"""Of training, where GNU's compiler makes it: torch's threads do its work too."""
 NATIVE = ("-march=native",)
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 120
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def library(source: Path) -> ctypes.CDLL | None:
     """The kernels; None, and the log says why, where this machine cannot make them."""
-    compiler = _compiler()
+    compiler, what = _compiler(), "answering" if source == ANSWERING else "training"
     if compiler is None:
-        log.warning("no C++ compiler: answers come more slowly than they could, install g++ or clang++")
+        log.warning("no C++ compiler: %s is slower than it could be, install g++ or clang++", what)
         return None
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dialoop"
     try:
-        return ctypes.CDLL(str(compiled(compiler, folder)))
+        return ctypes.CDLL(str(compiled(compiler, folder, source)))
     except (OSError, subprocess.SubprocessError) as error:
         told = (getattr(error, "stderr", None) or str(error)).strip()
-        log.warning("%s cannot make the kernels, answers come more slowly without: %s", compiler, told[-500:])
+        log.warning("%s cannot make the kernels, %s is slower without: %s", compiler, what, told[-500:])
         return None
 
 
@@ -58,8 +60,8 @@ def with_brief_waits(environment: Mapping[str, str]) -> dict[str, str]:
     return dict(environment) if by_torch or not _compiler() else {"GOMP_SPINCOUNT": "1000", **environment}
 
 
-def compiled(compiler: str, folder: Path, target: tuple[str, ...] = NATIVE) -> Path:
-    """The library in `folder`, made now where it is not there. Raises OSError or SubprocessError.
+def compiled(compiler: str, folder: Path, source: Path = ANSWERING, target: tuple[str, ...] = NATIVE) -> Path:
+    """The library of `source` in `folder`, made now where it is not there. Raises OSError or SubprocessError.
 
     target: the compiler's options that name a processor.
     """
@@ -69,15 +71,17 @@ def compiled(compiler: str, folder: Path, target: tuple[str, ...] = NATIVE) -> P
         [compiler, "--version"], capture_output=True, text=True, timeout=SECONDS, check=True
     )
     processor = sorted(torch.cpu.get_capabilities().items())
-    sources = [file.read_text() for file in sorted((SOURCE, *SOURCE.parent.glob("*.h")))]
-    made_of = (sources, compiler, version.stdout, FLAGS, target, processor)
-    file = folder / f"kernels-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
+    gnu = source == TRAINING and "Free Software Foundation" in version.stdout
+    flags = (*FLAGS, *(BESIDE_TORCH if gnu else ()), *target)
+    sources = [file.read_text() for file in sorted((source, *source.parent.glob("*.h")))]
+    made_of = (sources, compiler, version.stdout, flags, processor)
+    file = folder / f"{source.stem}-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         log.info("compiling kernels for this processor into %s", file)
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside, file.name)
-            command = [compiler, *FLAGS, *target, str(SOURCE), "-o", str(made)]
+            command = [compiler, *flags, str(source), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
             made.replace(file)
     return file

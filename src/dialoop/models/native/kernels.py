@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dialoop.models.native.build import library
+from dialoop.models.native.build import ANSWERING, library
 
 LARGEST_HALF = 65504.0
 Norm = tuple[Tensor, float]
@@ -75,7 +75,7 @@ _TAKEN = {
 @cache
 def kernels() -> Kernels | None:
     """None where this machine cannot make them."""
-    made = library()
+    made = library(ANSWERING)
     return None if made is None else Kernels(made)
 
 

@@ -52,17 +52,19 @@ void in_tiles(long rows, Each each) {
 
 // ---- fp16 weights
 
-template <long R, long C, class W>
+// With TURNED x is (depth, rows), `pitch` being between inputs; with FRESH y is not read.
+template <long R, long C, bool TURNED = false, bool FRESH = false, class W>
 inline void tile(const float* x, long pitch, const W* w, long stride, long depth, float* y, long out) {
-    Vector sums[R][C];
-    UNROLLED for (long r = 0; r < R; r++) UNROLLED for (long c = 0; c < C; c++) sums[r][c] = load(y + r * out + c * LANES);
+    Vector sums[R][C] = {};
+    if (!FRESH)
+        UNROLLED for (long r = 0; r < R; r++) UNROLLED for (long c = 0; c < C; c++) sums[r][c] = load(y + r * out + c * LANES);
     for (long k = 0; k < depth; k++, w += stride) {
         Vector b[C];
         UNROLLED for (long c = 0; c < C; c++) b[c] = load(w + c * LANES);
         if (sizeof(W) < sizeof(float))  // wider ones lie in the first cache
             UNROLLED for (long c = 0; c < C; c += 2) __builtin_prefetch(w + AHEAD * stride + c * LANES);
         UNROLLED for (long r = 0; r < R; r++) {
-            const float a = x[r * pitch + k];
+            const float a = TURNED ? x[k * pitch + r] : x[r * pitch + k];
             UNROLLED for (long c = 0; c < C; c++) sums[r][c] += b[c] * a;
         }
     }

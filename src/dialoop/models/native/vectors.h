@@ -35,7 +35,13 @@ namespace {
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int32_t Whole __attribute__((vector_size(4 * LANES)));
 typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
+typedef uint16_t Shorts __attribute__((vector_size(2 * LANES)));
 typedef uint16_t Half;
+
+struct Brain {  // bf16: the first half of a float
+    uint16_t bits;
+};
 
 inline Vector load(const float* p) {
     Vector v;
@@ -53,6 +59,15 @@ inline Vector load(const Half* p) {
 #endif
 }
 
+inline Vector load(const Brain* p) {
+    Shorts first;
+    std::memcpy(&first, p, sizeof first);
+    const Bits bits = __builtin_convertvector(first, Bits) << 16;
+    Vector v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
 inline void store(float* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 
 // What is beyond the largest fp16 becomes that.
@@ -66,6 +81,14 @@ inline void store(Half* p, Vector v) {
 #else
     vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
 #endif
+}
+
+// To the nearest, and of two to the even one.
+inline void store(Brain* p, Vector v) {
+    Bits bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    const Shorts first = __builtin_convertvector((bits + 0x7FFF + (bits >> 16 & 1)) >> 16, Shorts);
+    std::memcpy(p, &first, sizeof first);
 }
 
 inline float sum(Vector v) {
