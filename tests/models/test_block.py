@@ -120,6 +120,19 @@ def test_lora_over_a_base_in_few_bits_runs_through_them_too(precision: Any) -> N
     check(made)
 
 
+def test_in_float32_the_products_of_an_int8_base_are_near_those(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs and gradients in 8 bits, where the processor has them."""
+    made = attached(LoraMethod(rank=4), "qwen2", torch.float32)
+    quantise_frozen(made.model, "int8", made.weights.values())
+    body = PackedBody(made.model)
+    ours, gradients = found(body, made)
+    monkeypatch.setattr("dialoop.models.products.by_bytes", lambda _: None)
+    exact, wanted = found(body, made)
+    assert float((ours - exact).detach().norm()) <= 0.04 * float(exact.detach().norm())
+    got, want = (torch.cat([each.flatten() for each in all_]) for all_ in (gradients, wanted))
+    assert float(torch.nn.functional.cosine_similarity(got, want, dim=0)) > 0.99
+
+
 @pytest.mark.parametrize(
     ("method", "changes"),
     [

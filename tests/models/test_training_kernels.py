@@ -17,12 +17,13 @@ from dialoop.models.attention import attend
 from dialoop.models.between import Norm, Turns, gated, gated_backward
 from dialoop.models.native import build, training
 from dialoop.models.native.training import TYPES, Training
+from dialoop.models.quantised import Int8Matrix
 from tests.compilers import COMPILER, TARGETS
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 
 
-@pytest.fixture(scope="module", params=TARGETS[:2], ids=" ".join)
+@pytest.fixture(scope="module", params=TARGETS, ids=" ".join)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("kernels")
     return ctypes.CDLL(str(build.compiled(COMPILER, folder, build.TRAINING, request.param)))
@@ -134,6 +135,31 @@ def test_gates(own: Training, rows: int, inner: int, by: float) -> None:
     wanted = functional.silu(gate) * up
     got = own.gated(both), own.gated_back(grad, both)
     check(own, got, [wanted, *torch.autograd.grad(wanted, [x], grad.double())])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 400), rows=st.integers(1, 150), columns=st.integers(1, 150), seed=st.integers(0, 99)
+)
+def test_products_with_a_matrix_in_int8_are_as_exact_as_levels_of_their_inputs(
+    made: ctypes.CDLL, count: int, rows: int, columns: int, seed: int
+) -> None:
+    own = Training(made, torch.float32)
+    if not own.bytes:
+        pytest.skip("this processor does not sum products of bytes")
+    matrix = Int8Matrix(drawn(own, rows, columns, seed=seed))
+    dense = matrix.dense(torch.float64)
+    x, wider = drawn(own, count, columns, seed=1), drawn(own, count, rows + 3, seed=2)
+    grad = wider[:, 1 : rows + 1]
+    for given, factor, back in ((x, dense.t(), False), (grad, dense, True)):
+        got = own.multiply(given, matrix.codes, matrix.scales, back=back)
+        scaled = given * matrix.scales if back else given
+        steps = scaled.abs().amax(1, keepdim=True).double() / 127
+        by = matrix.codes.double().abs().sum(0) if back else factor.abs().sum(0)
+        wanted = given.double() @ factor
+        assert ((got - wanted).abs() <= 0.51 * steps * by + 1e-5 * wanted.abs() + 1e-6).all()
+        alone = own.multiply(given[-1:], matrix.codes, matrix.scales, back=back)
+        assert torch.equal(got[-1:], alone)
 
 
 def test_torch_does_the_same_where_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

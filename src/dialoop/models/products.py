@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dialoop.models.quantised import QuantisedLinear
+from dialoop.models.native.training import by_bytes
+from dialoop.models.quantised import Int8Matrix, Matrix, QuantisedLinear
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,49 @@ class Product:
         given = (self.weight, self.linear.bias, self.a, self.b)
         return [x for x in given if x is not None and x.requires_grad]
 
-    def dense(self, x: Tensor) -> Tensor:
-        """x Wᵀ. x: (T, in)."""
+    @property
+    def matrix(self) -> _Dense | _Codes | Matrix:
         if isinstance(self.linear, nn.Linear):
-            return x @ self.linear.weight.t()
-        return self.linear.matrix.forward_product(x)
+            return _Dense(self.linear.weight)
+        held = self.linear.matrix
+        return _Codes(held.codes, held.scales) if isinstance(held, Int8Matrix) else held
 
-    def dense_backward(self, grad: Tensor) -> Tensor:
-        """grad W. grad: (T, out)."""
-        if isinstance(self.linear, nn.Linear):
-            return grad @ self.linear.weight
-        return self.linear.matrix.backward_product(grad)
+
+@dataclass(frozen=True, slots=True)
+class _Dense:
+    """A matrix as it is, (out, in)."""
+
+    weight: Tensor
+
+    def forward_product(self, x: Tensor) -> Tensor:
+        """(T, in) -> (T, out)."""
+        return x @ self.weight.t()
+
+    def backward_product(self, grad: Tensor) -> Tensor:
+        """(T, out) -> (T, in)."""
+        return grad @ self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class _Codes:
+    """A matrix in int8, as `quantised.Int8Matrix` holds it.
+
+    In float32, where the processor sums products of bytes, inputs and gradients go in 8 bits too, a step for
+    each row (SwitchBack, Wortsman et al. 2023, arXiv:2304.13013).
+    """
+
+    codes: Tensor
+    scales: Tensor
+
+    def forward_product(self, x: Tensor) -> Tensor:
+        if (own := by_bytes(x)) is not None:
+            return own.multiply(x, self.codes, self.scales)
+        return x @ self.codes.to(x.dtype).t() * self.scales.to(x.dtype)
+
+    def backward_product(self, grad: Tensor) -> Tensor:
+        if (own := by_bytes(grad)) is not None:
+            return own.multiply(grad, self.codes, self.scales, back=True)
+        return grad * self.scales.to(grad.dtype) @ self.codes.to(grad.dtype)
 
 
 def _dtype(linear: nn.Linear | QuantisedLinear) -> torch.dtype:
@@ -84,10 +117,10 @@ class _LowRank:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Products of one input, their outputs side by side. weight: theirs as one, where they lie so."""
+    """Products of one input, their outputs side by side. matrix: theirs as one, where they lie so."""
 
     products: tuple[Product, ...]
-    weight: Tensor | None
+    matrix: _Dense | _Codes | None
     low_rank: _LowRank | None
 
     @classmethod
@@ -118,11 +151,13 @@ class Group:
         return y.addmm_(low, self.low_rank.b.t()), low
 
     def _dense(self, x: Tensor, onto: Tensor | None) -> Tensor:
-        if self.weight is not None:
-            turned = self.weight.t()
-            return x @ turned if onto is None else torch.addmm(onto, x, turned)
-        parts = [product.dense(x) for product in self.products]
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        if isinstance(self.matrix, _Dense) and onto is not None:
+            return torch.addmm(onto, x, self.matrix.weight.t())
+        whole = self.products[0].matrix if len(self.products) == 1 else self.matrix
+        if whole is not None:
+            y = whole.forward_product(x)
+        else:
+            y = torch.cat([product.matrix.forward_product(x) for product in self.products], 1)
         return y if onto is None else y.add_(onto)
 
     def backward(
@@ -133,12 +168,12 @@ class Group:
         found = list(self._gradients(grad, x, low, up))
         if not wanted:
             return None, found
-        dx = grad @ self.weight if self.weight is not None else self._dense_backward(grad)
+        dx = self._dense_backward(grad) if self.matrix is None else self.matrix.backward_product(grad)
         return (dx if up is None or self.low_rank is None else dx.addmm_(up, self.low_rank.a)), found
 
     def _dense_backward(self, grad: Tensor) -> Tensor:
         each = zip(self.products, self.columns, strict=True)
-        parts = [product.dense_backward(grad[:, place]) for product, place in each]
+        parts = [product.matrix.backward_product(grad[:, place]) for product, place in each]
         dx = parts[0]
         for part in parts[1:]:
             dx += part
@@ -179,30 +214,47 @@ def _low_rank(products: Sequence[Product]) -> _LowRank | None:
     return _LowRank(torch.cat(held), torch.block_diag(*parts))  # type: ignore[no-untyped-call]
 
 
-def _side_by_side(products: Sequence[Product]) -> Tensor | None:
-    """The matrices as one, (outs, in), where `stack` has put them so, or there is but one."""
-    weights = [product.weight for product in products]
-    if any(weight is None or not weight.is_contiguous() for weight in weights):
+def _side_by_side(products: Sequence[Product]) -> _Dense | _Codes | None:
+    """The matrices as one where `stack` has put them so, or there is but one."""
+    held = [_held(product) for product in products]
+    if any(each is None for each in held):
         return None
-    whole = [weight.detach() for weight in weights if weight is not None]
-    ends = [weight.data_ptr() + weight.nbytes for weight in whole]
-    starts = [weight.data_ptr() for weight in whole[1:]]
-    same = len({weight.untyped_storage().data_ptr() for weight in whole}) == 1
-    if starts != ends[:-1] or not same:
+    whole = [_as_one(parts) for parts in zip(*(each for each in held if each is not None), strict=True)]
+    if any(part is None for part in whole):
         return None
-    rows, columns = sum(map(len, whole)), whole[0].shape[1]
-    return whole[0].as_strided((rows, columns), (columns, 1))
+    matrix, *scales = (part for part in whole if part is not None)
+    return _Codes(matrix, *scales) if scales else _Dense(matrix)
+
+
+def _held(product: Product) -> tuple[Tensor, ...] | None:
+    """What can lie side by side: a matrix, or its codes and scales."""
+    matrix = product.matrix
+    if isinstance(matrix, _Dense):
+        return (matrix.weight,)
+    return (matrix.codes, matrix.scales) if isinstance(matrix, _Codes) else None
+
+
+def _as_one(parts: Sequence[Tensor]) -> Tensor | None:
+    """Tensors that follow each other in memory as one; parts: (rows, ...)."""
+    whole = [part.detach() for part in parts]
+    ends = [part.data_ptr() + part.nbytes for part in whole]
+    starts = [part.data_ptr() for part in whole[1:]]
+    same = len({part.untyped_storage().data_ptr() for part in whole}) == 1
+    if starts != ends[:-1] or not same or not all(part.is_contiguous() for part in whole):
+        return None
+    return whole[0].as_strided((sum(map(len, whole)), *whole[0].shape[1:]), whole[0].stride())
 
 
 @torch.no_grad()
 def stack(*modules: nn.Module) -> None:
     """Let the matrices of these linear layers lie side by side, so that a `Group` of them is one product."""
-    found = [Product.of(module) for module in modules]
-    weights = [None if product is None else product.weight for product in found]
-    held = [weight for weight in weights if weight is not None]
-    alike = len({(weight.shape[1], weight.dtype) for weight in held}) == 1
-    if len(held) < len(modules) or not alike or any(weight.device.type != "cpu" for weight in held):
+    products = [Product.of(module) for module in modules]
+    held = [None if product is None else _held(product) for product in products]
+    found = [each for each in held if each is not None]
+    alike = len({(len(each), each[0].shape[1], each[0].dtype) for each in found}) == 1
+    if len(found) < len(held) or not alike or any(each[0].device.type != "cpu" for each in found):
         return
-    whole = torch.cat(held)
-    for weight, place in zip(held, _places([len(weight) for weight in held]), strict=True):
-        weight.data = whole[place]
+    for parts in zip(*found, strict=True):
+        whole = torch.cat(parts)
+        for part, place in zip(parts, _places([len(part) for part in parts]), strict=True):
+            part.data = whole[place]

@@ -1,6 +1,7 @@
 // What training on a CPU computes besides matrix products, as training.py calls it.
 
 #include "between.h"
+#include "coded.h"
 #include "documents.h"
 
 #define FOR(NAME, T)                                                                                                                      \
@@ -32,6 +33,14 @@
 extern "C" {
 
 int64_t dialoop_lanes() { return LANES; }
+
+int64_t dialoop_has_bytes() { return HAS_BYTES; }
+
+#if HAS_BYTES
+void dialoop_multiply(const Coded* m, const float* x, int64_t x_pitch, int64_t count, int back, float* y, int64_t y_pitch, int threads) {
+    multiply(*m, x, x_pitch, count, back, y, y_pitch, threads);
+}
+#endif
 
 FOR(float32, float)
 FOR(bfloat16, Brain)

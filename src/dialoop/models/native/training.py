@@ -32,6 +32,10 @@ class _Documents(ctypes.Structure):
         return ctypes.byref(made)
 
 
+class _Coded(ctypes.Structure):
+    _fields_ = [("codes", c_void_p), ("scales", c_void_p), ("rows", c_int64), ("columns", c_int64)]
+
+
 class _Heads(ctypes.Structure):
     _fields_ = [("at", c_void_p), ("pitch", c_int64)]
 
@@ -51,6 +55,7 @@ _TAKEN: dict[str, list[Any]] = {
     "gated_back": [c_void_p, c_void_p, c_int64, c_int64, c_void_p],
 }
 """And last how many threads."""
+_MULTIPLY = [c_void_p, c_void_p, c_int64, c_int64, c_int, c_void_p, c_int64]
 
 
 @cache
@@ -66,19 +71,28 @@ def training(*tensors: Tensor) -> Training | None:
     return None if any(x.shape[-1] % made.dialoop_lanes() for x in tensors) else _of(dtype)
 
 
+def by_bytes(x: Tensor) -> Training | None:
+    """Those that multiply `x` with matrices in int8; None where torch's must do."""
+    own = training(x[..., :0]) if x.dtype == torch.float32 else None
+    return own if own is not None and own.bytes else None
+
+
 @cache
 def _of(dtype: torch.dtype) -> Training:
     return Training(_made(), dtype)
 
 
 class Training:
-    """Of one type."""
+    """Of one type. bytes: whether the processor sums products of 8-bit numbers."""
 
     def __init__(self, made: Any, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+        self.dtype, self.bytes = dtype, bool(made.dialoop_has_bytes())
         self._functions = {name: getattr(made, f"dialoop_{name}_{TYPES[dtype]}") for name in _TAKEN}
         for name, function in self._functions.items():
             function.argtypes, function.restype = [*_TAKEN[name], c_int], None
+        if self.bytes:
+            made.dialoop_multiply.argtypes, made.dialoop_multiply.restype = [*_MULTIPLY, c_int], None
+            self._functions["multiply"] = made.dialoop_multiply
 
     def _run(self, name: str, *told: Any) -> None:
         """told: a tensor stands for where its numbers are."""
@@ -139,6 +153,17 @@ class Training:
         dboth = torch.empty_like(both)
         self._run("gated_back", grad.contiguous(), both, *grad.shape, dboth)
         return dboth
+
+    def multiply(self, x: Tensor, codes: Tensor, scales: Tensor, *, back: bool = False) -> Tensor:
+        """x Mᵀ, or with `back` x M, float32; x in 255 levels between the largest numbers of each row.
+
+        x: (N, columns), with `back` (N, rows); codes: (rows, columns) int8; scales: (rows,) float32.
+        """
+        x = x if x.stride(1) == 1 else x.contiguous()
+        y = x.new_empty(len(x), codes.shape[1] if back else len(codes))
+        matrix = _Coded(codes.data_ptr(), scales.data_ptr(), *codes.shape)
+        self._run("multiply", ctypes.byref(matrix), x, x.stride(0), len(x), back, y, y.stride(0))
+        return y
 
 
 def _rows(x: Tensor) -> Tensor:
