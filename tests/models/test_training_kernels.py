@@ -151,14 +151,14 @@ def test_products_with_a_matrix_in_int8_are_as_exact_as_levels_of_their_inputs(
     dense = matrix.dense(torch.float64)
     x, wider = drawn(own, count, columns, seed=1), drawn(own, count, rows + 3, seed=2)
     grad = wider[:, 1 : rows + 1]
-    for given, factor, back in ((x, dense.t(), False), (grad, dense, True)):
-        got = own.multiply(given, matrix.codes, matrix.scales, back=back)
-        scaled = given * matrix.scales if back else given
+    for inputs, factor, back in ((x, dense.t(), False), (grad, dense, True)):
+        got = own.multiply(inputs, matrix.codes, matrix.scales, back=back)
+        scaled = inputs * matrix.scales if back else inputs
         steps = scaled.abs().amax(1, keepdim=True).double() / 127
         by = matrix.codes.double().abs().sum(0) if back else factor.abs().sum(0)
-        wanted = given.double() @ factor
+        wanted = inputs.double() @ factor
         assert ((got - wanted).abs() <= 0.51 * steps * by + 1e-5 * wanted.abs() + 1e-6).all()
-        alone = own.multiply(given[-1:], matrix.codes, matrix.scales, back=back)
+        alone = own.multiply(inputs[-1:], matrix.codes, matrix.scales, back=back)
         assert torch.equal(got[-1:], alone)
 
 
