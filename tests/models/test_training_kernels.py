@@ -38,15 +38,12 @@ def drawn(own: Training, *shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(own.dtype)
 
 
-def check(
-    own: Training, got: Sequence[Tensor], wanted: Sequence[Tensor], theirs: Sequence[Tensor] = ()
-) -> None:
-    """Within a rounding of the largest number of each, and as far again as torch is in the same type."""
+def check(own: Training, got: Sequence[Tensor], wanted: Sequence[Tensor], size: float = 1.0) -> None:
+    """Within a rounding of the largest number of each, or of one of that `size`."""
     exact = 1e-5 if own.dtype == torch.float32 else 2**-7
-    for one, other, torchs in zip(got, wanted, theirs or wanted, strict=True):
+    for one, other in zip(got, wanted, strict=True):
         assert one.shape == other.shape
-        bound = exact * max(1.0, largest(other)) + 1.5 * largest(torchs - other)
-        assert largest(one - other) <= bound
+        assert largest(one - other) <= exact * max(1.0, size, largest(other))
 
 
 def largest(x: Tensor) -> float:
@@ -83,12 +80,16 @@ def test_attention_and_its_gradients(
     out, logs = own.attend(q, k, v, lengths, 0.2)
     into = [x.unflatten(1, (-1, size)) for x in torch.full_like(qkv, torch.nan).split(parts, 1)]
     own.attend_back(grad, (q, k, v, out, logs), lengths, 0.2, (into[0], into[1], into[2]))
-    exact, theirs = (
-        (seen, *torch.autograd.grad(seen, inputs, grad.to(seen.dtype)))
-        for inputs in (wide(q, k, v), [x.detach().requires_grad_() for x in (q, k, v)])
-        for seen in (reference(*inputs, lengths, 0.2),)
+    inputs = wide(q, k, v)
+    wanted = reference(*inputs, lengths, 0.2)
+    check(
+        own,
+        [out, into[2]],
+        [wanted, *torch.autograd.grad(wanted, inputs[2], grad.double(), retain_graph=True)],
     )
-    check(own, [out, *into], exact, theirs)
+    # What is seen comes rounded to the gradient of scores, and is subtracted there.
+    rounded = float((grad.double() * wanted.detach()).abs().sum(-1).max()) * 0.2 * max(largest(q), largest(k))
+    check(own, into[:2], torch.autograd.grad(wanted, inputs[:2], grad.double()), rounded)
 
 
 def test_a_document_sees_itself_alone_to_the_last_bit(own: Training) -> None:
@@ -139,7 +140,7 @@ def test_gates(own: Training, rows: int, inner: int, by: float) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    count=st.integers(1, 400), rows=st.integers(1, 150), columns=st.integers(1, 150), seed=st.integers(0, 99)
+    count=st.integers(1, 400), rows=st.integers(1, 300), columns=st.integers(1, 300), seed=st.integers(0, 99)
 )
 def test_products_with_a_matrix_in_int8_are_as_exact_as_levels_of_their_inputs(
     made: ctypes.CDLL, count: int, rows: int, columns: int, seed: int
@@ -154,10 +155,11 @@ def test_products_with_a_matrix_in_int8_are_as_exact_as_levels_of_their_inputs(
     for inputs, factor, back in ((x, dense.t(), False), (grad, dense, True)):
         got = own.multiply(inputs, matrix.codes, matrix.scales, back=back)
         scaled = inputs * matrix.scales if back else inputs
-        steps = scaled.abs().amax(1, keepdim=True).double() / 127
-        by = matrix.codes.double().abs().sum(0) if back else factor.abs().sum(0)
-        wanted = inputs.double() @ factor
-        assert ((got - wanted).abs() <= 0.51 * steps * by + 1e-5 * wanted.abs() + 1e-6).all()
+        by = matrix.codes.double().abs() if back else factor.abs()
+        wanted, most = inputs.double() @ factor, torch.zeros(1)
+        for group, weights in zip(scaled.split(64, 1), by.split(64), strict=True):
+            most = most + 0.51 / 127 * group.abs().amax(1, keepdim=True).double() * weights.sum(0)
+        assert ((got - wanted).abs() <= most + 1e-5 * wanted.abs() + 1e-6).all()
         alone = own.multiply(inputs[-1:], matrix.codes, matrix.scales, back=back)
         assert torch.equal(got[-1:], alone)
 

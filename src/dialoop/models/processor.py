@@ -1,4 +1,4 @@
-"""What the processor is fast at."""
+"""What the processor is fast at, and what it must have done once."""
 
 from __future__ import annotations
 
@@ -21,3 +21,23 @@ def multiplies_bf16() -> bool:
     """
     intel = str(torch.cpu.get_capabilities().get("cpu_name")).startswith("Intel")
     return has("amx_bf16") or (has("avx512_bf16") and not intel)
+
+
+MKL_FUNCTIONS = (
+    "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "expm1", "lgamma", "log", "log10", "log1p",
+    "log2", "sin", "sqrt", "tan", "tanh",
+)  # fmt: skip
+
+
+def settle_functions() -> None:
+    """Call every elementwise function that torch takes from MKL once, from one thread.
+
+    A function's very first call may come from several threads: then one of them can take a kernel that is
+    wrong by 1e-4 (pytorch issue 188792), and a run that is resumed is not the run that it was.
+    """
+    for dtype in (torch.float32, torch.float64):
+        for name in MKL_FUNCTIONS:
+            getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))
+
+
+settle_functions()

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from dialoop.models.native.training import by_bytes
 from dialoop.models.quantised import Int8Matrix, Matrix, QuantisedLinear
 
+MANY = 64
+"""Rows from which putting a matrix in int8 in order for products in bytes is worth it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -85,20 +88,20 @@ class _Dense:
 class _Codes:
     """A matrix in int8, as `quantised.Int8Matrix` holds it.
 
-    In float32, where the processor sums products of bytes, inputs and gradients go in 8 bits too, a step for
-    each row (SwitchBack, Wortsman et al. 2023, arXiv:2304.13013).
+    In float32, where the processor sums products of bytes, inputs and gradients go in 8 bits too, each 64
+    numbers of a row with a step of their own (after SwitchBack, Wortsman et al. 2023, arXiv:2304.13013).
     """
 
     codes: Tensor
     scales: Tensor
 
     def forward_product(self, x: Tensor) -> Tensor:
-        if (own := by_bytes(x)) is not None:
+        if len(x) >= MANY and (own := by_bytes(x)) is not None:
             return own.multiply(x, self.codes, self.scales)
         return x @ self.codes.to(x.dtype).t() * self.scales.to(x.dtype)
 
     def backward_product(self, grad: Tensor) -> Tensor:
-        if (own := by_bytes(grad)) is not None:
+        if len(grad) >= MANY and (own := by_bytes(grad)) is not None:
             return own.multiply(grad, self.codes, self.scales, back=True)
         return grad * self.scales.to(grad.dtype) @ self.codes.to(grad.dtype)
 
