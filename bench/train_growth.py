@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from base_page import table
@@ -19,6 +22,7 @@ from dialoop.models.allocator import keep_freed_memory
 from dialoop.models.load import load_model
 from dialoop.models.method import method_of
 from dialoop.models.packed import PackedBody
+from dialoop.models.quantised import quantise_frozen
 from dialoop.train.loss import cross_entropy
 from dialoop.train.optim import Optimizer
 from dialoop.types import ModelRef
@@ -30,19 +34,28 @@ WIDTHS = {6: 192, 12: 320, 20: 448, 30: 576}
 Runs = dict[str, dict[str, list[float]]]
 
 
-class Step:
-    """LoRA updates of one model. lean: through our own layers, else through transformers'."""
+CONTESTANTS = ("dialoop", "int8 base", "torch's kernels", "transformers' layers")
 
-    def __init__(self, folder: Path, *, lean: bool) -> None:
+
+class Step:
+    """LoRA updates of one model, by one of the `CONTESTANTS`."""
+
+    def __init__(self, folder: Path, name: str) -> None:
         base = ModelRef("bench", folder)
         made = method_of(LoraMethod(rank=8, alpha=16)).attach(load_model(base), base, seed=0)
+        quantise_frozen(made.model, "int8" if name == "int8 base" else "loaded", made.weights.values())
+        self.kernels = name != "torch's kernels"
         self.body = PackedBody(made.model)
-        self.body.lean &= lean
+        self.body.lean &= name != "transformers' layers"
         self.optimizer = Optimizer(made.weights, OptimSettings())
         self.weights = sum(weight.numel() for weight in made.model.parameters())
 
     def speed(self, length: int) -> float:
         """Tokens a second of an update of `TOKENS` tokens as sequences of `length`, all of them learnt."""
+        with nullcontext() if self.kernels else without_kernels():
+            return self._speed(length)
+
+    def _speed(self, length: int) -> float:
         ids = torch.randint(0, 8000, (TOKENS,))
         start = time.perf_counter()
         hidden = self.body.hidden(ids, [length] * (TOKENS // length))
@@ -51,20 +64,29 @@ class Step:
         return TOKENS / (time.perf_counter() - start)
 
 
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """What training does where there is no compiler."""
+    with ExitStack() as held:
+        for room in ("between", "attention"):
+            held.enter_context(patch(f"dialoop.models.{room}.training", lambda *_: None))
+        yield
+
+
 def growth(given: argparse.Namespace) -> None:
     """By length on the model C, then by size at sequences of 256; a table and a plot each."""
     keep_freed_memory()
     print(machine(given.threads).replace("serve.py", "train.py"), end="\n\n")
     with tempfile.TemporaryDirectory() as folder:
         whole = _written(Path(folder) / "30", 30, 576)
-        steps = {name: Step(whole, lean=lean) for name, lean in (("dialoop", True), ("transformers", False))}
+        steps = {name: Step(whole, name) for name in CONTESTANTS}
         runs = _rounds(steps, LENGTHS, given.rounds)
         _show(given.out, runs, "length", {n: str(n) for n in LENGTHS})
         sizes: dict[int, str] = {}
-        by_size: Runs = {"dialoop": {}, "transformers": {}}
+        by_size: Runs = {name: {} for name in CONTESTANTS}
         for layers, width in WIDTHS.items():
             path = whole if layers == 30 else _written(Path(folder) / str(layers), layers, width)
-            steps = {name: Step(path, lean=name == "dialoop") for name in by_size}
+            steps = {name: Step(path, name) for name in CONTESTANTS}
             size = round(steps["dialoop"].weights / 1e6)
             sizes[size] = f"{size} M"
             for name, found in _rounds(steps, (256,), given.rounds).items():
