@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dialoop.models.native.training import by_bytes
-from dialoop.models.quantised import Int8Matrix, Matrix, QuantisedLinear
+from dialoop.models.quantised import Int8Matrix, Matrix, QuantisedLinear, int8_product, int8_product_back
 
 MANY = 64
 """Rows from which putting a matrix in int8 in order for products in bytes is worth it."""
@@ -98,12 +98,12 @@ class _Codes:
     def forward_product(self, x: Tensor) -> Tensor:
         if len(x) >= MANY and (own := by_bytes(x)) is not None:
             return own.multiply(x, self.codes, self.scales)
-        return x @ self.codes.to(x.dtype).t() * self.scales.to(x.dtype)
+        return int8_product(x, self.codes, self.scales)
 
     def backward_product(self, grad: Tensor) -> Tensor:
         if len(grad) >= MANY and (own := by_bytes(grad)) is not None:
             return own.multiply(grad, self.codes, self.scales, back=True)
-        return grad * self.scales.to(grad.dtype) @ self.codes.to(grad.dtype)
+        return int8_product_back(grad, self.codes, self.scales)
 
 
 def _dtype(linear: nn.Linear | QuantisedLinear) -> torch.dtype:
@@ -123,7 +123,7 @@ class Group:
     """Products of one input, their outputs side by side. matrix: theirs as one, where they lie so."""
 
     products: tuple[Product, ...]
-    matrix: _Dense | _Codes | None
+    matrix: _Dense | _Codes | Matrix | None
     low_rank: _LowRank | None
 
     @classmethod
@@ -156,9 +156,8 @@ class Group:
     def _dense(self, x: Tensor, onto: Tensor | None) -> Tensor:
         if isinstance(self.matrix, _Dense) and onto is not None:
             return torch.addmm(onto, x, self.matrix.weight.t())
-        whole = self.products[0].matrix if len(self.products) == 1 else self.matrix
-        if whole is not None:
-            y = whole.forward_product(x)
+        if self.matrix is not None:
+            y = self.matrix.forward_product(x)
         else:
             y = torch.cat([product.matrix.forward_product(x) for product in self.products], 1)
         return y if onto is None else y.add_(onto)
@@ -217,8 +216,10 @@ def _low_rank(products: Sequence[Product]) -> _LowRank | None:
     return _LowRank(torch.cat(held), torch.block_diag(*parts))  # type: ignore[no-untyped-call]
 
 
-def _side_by_side(products: Sequence[Product]) -> _Dense | _Codes | None:
+def _side_by_side(products: Sequence[Product]) -> _Dense | _Codes | Matrix | None:
     """The matrices as one where `stack` has put them so, or there is but one."""
+    if len(products) == 1:
+        return products[0].matrix
     held = [_held(product) for product in products]
     if any(each is None for each in held):
         return None

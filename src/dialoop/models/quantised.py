@@ -55,7 +55,7 @@ class Matrix(nn.Module):
 
 
 class Int8Matrix(Matrix):
-    """codes: (rows, columns) int8; scales: (rows,) fp32. A product is scaled, rather than the weights."""
+    """codes: (rows, columns) int8; scales: (rows,) fp32."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -71,10 +71,20 @@ class Int8Matrix(Matrix):
         return self.codes[index].to(dtype) * self.scales[index].to(dtype)[..., None]
 
     def forward_product(self, x: Tensor) -> Tensor:
-        return x @ self.codes.to(x.dtype).t() * self.scales.to(x.dtype)
+        return int8_product(x, self.codes, self.scales)
 
     def backward_product(self, grad: Tensor) -> Tensor:
-        return grad * self.scales.to(grad.dtype) @ self.codes.to(grad.dtype)
+        return int8_product_back(grad, self.codes, self.scales)
+
+
+def int8_product(x: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """(..., columns) -> (..., rows). What comes out is scaled, rather than the weights."""
+    return x @ codes.to(x.dtype).t() * scales.to(x.dtype)
+
+
+def int8_product_back(grad: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """(..., rows) -> (..., columns)."""
+    return grad * scales.to(grad.dtype) @ codes.to(grad.dtype)
 
 
 class Nf4Matrix(Matrix):
