@@ -49,7 +49,8 @@ def test_a_budget_is_overrun_by_one_request_at_most(
             try:
                 open_.append((mine.reserve(PROMPT, answer, ROOM), round((answer or ROOM) * share)))
             except (OverloadedError, QuotaError):
-                assert budget - used < PROMPT + ROOM * (1 + len(open_))
+                free = budget - used - sum(held.budget for held, _ in open_)
+                assert free < PROMPT + (answer or 0)
         elif open_:
             held, said = open_.pop(round(share * (len(open_) - 1)))
             mine.settle(held, "m", PROMPT, said)
