@@ -64,7 +64,10 @@ class Account:
 
     @property
     def left(self) -> int | None:
-        """Tokens of the budget that are neither used nor reserved; None = it has no bound."""
+        """Tokens of the budget that are neither used nor reserved; None = it has no bound.
+
+        Below 0 where an open request without a bound may use more than there is.
+        """
         self._turn()
         budget = self.key.allowance.budget
         return None if budget is None else budget - self._written - self._unwritten - self._reserved
@@ -83,14 +86,14 @@ class Account:
 
         prompt: an estimate.  answer: the longest that was asked for, or None.  room: the longest that there
         can be.  An answer without a bound counts against the minute when it is there, and against the budget
-        at once, up to all that is left: so a budget is overrun by one request at most.
+        at once, were it more than is left: so a budget is overrun by one request at most.
         """
         now, minute, left = self._clock(), prompt + (answer or 0), self.left
         if self.tokens is not None and not self.tokens.has(minute, now):
             raise _too_fast(self.key, "tokens", self.tokens, minute, now)
         if left is not None and left < max(minute, 1):
             raise self._taken() if left + self._reserved >= max(minute, 1) else self._spent_up(left, minute)
-        budget = minute if answer is not None or left is None else min(left, prompt + room)
+        budget = minute if answer is not None or left is None else prompt + room
         self._reserved += budget
         if self.tokens is not None:
             minute = min(minute, self.tokens.limit)
