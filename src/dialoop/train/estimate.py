@@ -28,7 +28,8 @@ class Estimate:
     """Of a whole run; scoring before and after it is not counted.
 
     tokens: that all updates read; supervised: that all learn.  memory: bytes at most, the process's own
-    included.  seconds: of the updates, the validations and the checkpoints.  updates: that were really made.
+    included.  seconds: of rendering and loading, the updates, the validations and the checkpoints.
+    updates: that were really made.
     """
 
     rows: Fitted
@@ -78,19 +79,22 @@ def estimate(
     items, valid, teacher: as `tune` takes them.
     """
     keep_freed_memory()
+    started = time.perf_counter()
     rows, held = read_rows(recipe, base, items, valid)
     forget_peak()
     with tempfile.TemporaryDirectory(prefix="dialoop-estimate-") as scratch:
         made = assemble(recipe, base, rows, held, Path(scratch), teacher=teacher)
+    preparing = time.perf_counter() - started
     sizes = [_size(made.plan.batches(step)) for step in range(made.plan.steps)]
     tokens, supervised = (sum(each) for each in zip(*sizes, strict=True))
     sample = _Sample(made.plan, [size for size, _ in sizes], updates)
-    paces, saving, judging = _measure(made, sample)
+    pace, first, saving, judging = _measure(made, sample)
     validations = _validations(made)
     saves = made.plan.steps // recipe.train.checkpoint_every + 1
+    seconds = preparing + first + tokens * pace + saves * saving + validations * judging
     return Estimate(
         rows, _epoch_rows(made), tokens, supervised, made.plan.steps, validations, made.trained, made.weights,
-        peak_bytes(), tokens * paces + saves * saving + validations * judging, 1 / paces, sample.steps,
+        peak_bytes(), seconds, 1 / pace, sample.steps,
     )  # fmt: skip
 
 
@@ -113,8 +117,8 @@ def _validations(made: Assembled) -> int:
     return -(-steps // judge.every) if judge.every else 1
 
 
-def _measure(made: Assembled, sample: _Sample) -> tuple[float, float, float]:
-    """Seconds a token of an update, of a checkpoint, and of a validation."""
+def _measure(made: Assembled, sample: _Sample) -> tuple[float, float, float, float]:
+    """Seconds a token of an update, of what the first one takes besides, of a checkpoint, of a validation."""
     seen: list[Progress] = []
     judge, judged = _timed(made.judge)
     started = time.perf_counter()
@@ -125,9 +129,12 @@ def _measure(made: Assembled, sample: _Sample) -> tuple[float, float, float]:
         )  # fmt: skip
     judging = sum(judged)
     saving = max(0.0, time.perf_counter() - started - result.seconds - judging)
-    first = seen[0] if len(seen) > 2 else None  # the first update sets things up
-    seconds = seen[-1].seconds - (first.seconds if first else 0.0)
-    return seconds / (seen[-1].tokens - (first.tokens if first else 0)), saving, judging
+    last = seen[-1]
+    if len(seen) < 3:
+        return last.seconds / last.tokens, 0.0, saving, judging
+    first = seen[0]
+    pace = (last.seconds - first.seconds) / (last.tokens - first.tokens)
+    return pace, max(0.0, first.seconds - first.tokens * pace), saving, judging
 
 
 def _timed(judge: Judge | None) -> tuple[Judge | None, list[float]]:
