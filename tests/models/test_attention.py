@@ -22,11 +22,11 @@ def rows(lengths: list[int], heads: int, kv_heads: int) -> tuple[Tensor, Tensor,
     return q, k, v
 
 
-def reference(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, lengths: list[int], scale: float = SCALE) -> Tensor:
     """torch's kernel on one document after the other."""
     parts = [x.transpose(0, 1).split(lengths, dim=1) for x in (q, k, v)]
     seen = [
-        scaled_dot_product_attention(*document, is_causal=True, scale=SCALE, enable_gqa=True)
+        scaled_dot_product_attention(*document, is_causal=True, scale=scale, enable_gqa=True)
         for document in zip(*parts, strict=True)
     ]
     return torch.cat(seen, dim=1).transpose(0, 1)

@@ -19,6 +19,7 @@ from dialoop.models.native import build, training
 from dialoop.models.native.training import TYPES, Training
 from dialoop.models.quantised import Int8Matrix
 from tests.compilers import COMPILER, TARGETS
+from tests.models.test_attention import reference
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 
@@ -52,15 +53,6 @@ def largest(x: Tensor) -> float:
 
 def wide(*tensors: Tensor) -> list[Tensor]:
     return [x.double().requires_grad_() for x in tensors]
-
-
-def reference(q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-    parts = [x.transpose(0, 1).split(list(lengths), dim=1) for x in (q, k, v)]
-    seen = [
-        functional.scaled_dot_product_attention(*document, is_causal=True, scale=scale, enable_gqa=True)
-        for document in zip(*parts, strict=True)
-    ]
-    return torch.cat(seen, dim=1).transpose(0, 1)
 
 
 @settings(max_examples=15, deadline=None)

@@ -1,7 +1,7 @@
-"""Causal attention over packed documents, written as block matrix products.
+"""Causal attention over packed documents: by kernels of our own, else as block matrix products.
 
 On CPUs torch's flash kernel reaches a tenth of what its batched matrix products reach (bench/train.py);
-these products are used instead, in blocks of queries so that about half of the scores above the
+without our kernels these products are used, in blocks of queries so that about half of the scores above the
 diagonal are never computed. Query heads that share keys stand below each other in one product, so keys are
 never repeated. Neighbouring documents of nearly one length are padded to the longest and go together, since
 the calls of many short ones cost more than what is computed for nothing. On CUDA one kernel of torch's takes

@@ -1,9 +1,8 @@
 """The layers of a Llama, Mistral, Qwen2 or Qwen3 decoder for training on a CPU: two autograd functions each.
 
-Between matrix products a processor with bf16 arithmetic is bound by memory, so what stands there takes as
-few passes as torch's own kernels allow, and gradients are written out: nothing is widened to float32 and
-kept, and but for one elementwise product nothing is computed twice. Linear layers may be LoRA's or held in
-few bits; anything else, and the whole model runs through transformers.
+Between matrix products a processor is bound by memory, so what stands there (`between`) takes few passes, and
+gradients are written out: only weights of attention are computed twice, by kernels of our own. Linear layers
+may be LoRA's or held in few bits; anything else, and the whole model runs through transformers.
 """
 
 from __future__ import annotations

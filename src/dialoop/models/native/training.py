@@ -73,7 +73,7 @@ def training(*tensors: Tensor) -> Training | None:
 
 def by_bytes(x: Tensor) -> Training | None:
     """Those that multiply `x` with matrices in int8; None where torch's must do."""
-    own = training(x[..., :0]) if x.dtype == torch.float32 else None
+    own = training(x[..., :0]) if x.dtype == torch.float32 else None  # of any size
     return own if own is not None and own.bytes else None
 
 
@@ -155,7 +155,7 @@ class Training:
         return dboth
 
     def multiply(self, x: Tensor, codes: Tensor, scales: Tensor, *, back: bool = False) -> Tensor:
-        """x Mᵀ, or with `back` x M, float32; x in 255 levels between the largest numbers of each row.
+        """x Mᵀ, or with `back` x M, float32; each 64 numbers of a row of x in 255 levels of their own.
 
         x: (N, columns), with `back` (N, rows); codes: (rows, columns) int8; scales: (rows,) float32.
         """
